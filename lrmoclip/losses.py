@@ -1,0 +1,230 @@
+"""Stage 1: the restricted loss, the streamed probe of the full softmax, and the EWC penalty.
+
+loss_t = logsumexp(z_j, j in S_t) - z_y, the cross-entropy of a softmax renormalised over the
+candidates S_t, with z = logit_map(W h + bias). Only rows of W that a set names are multiplied.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lrmoclip.candidates import Candidates
+
+LogitMap = Callable[[Tensor], Tensor]
+
+
+def restricted_linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    candidates: Candidates,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    logit_map: LogitMap | None = None,
+    denominator: str = "own",
+    negatives: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """Cross-entropy over candidates, straight from hidden states and the output matrix.
+
+    hidden (N, d), weight (V, d), bias (V,), floating; candidates of N rows, each holding its
+    gold token; targets (N,) int64. logit_map is elementwise (scale, soft-cap), applied after the
+    bias. With D_t the tokens of the denominator,
+
+        loss_t = log sum_{j in D_t} exp(z_j + c_j) - z_y
+
+    denominator="own":   D_t = S_t, c = 0: the literal method.
+    denominator="union": D_t = U, the union of all rows given, c = 0.
+    negatives (M,) int64, with "union": distinct ids outside U, drawn uniformly there, join D_t
+        at every position with c = log((V - |U|) / M); exp of the denominator is then an unbiased
+        estimate of the full partition. M = 0 only where U is the whole vocabulary.
+
+    Computed and returned in float32, or float64 where hidden or weight is; gradients come back
+    in the inputs' dtypes. reduction "none" gives (N,) with zeros at ignored targets, "sum" its
+    sum, "mean" that sum over the number of targets not ignored. The mean over nothing is 0 with
+    zero gradients (torch's is nan): a micro-batch without supervised positions has nothing to
+    say, and must not destroy the weights by saying it. Differentiable in hidden, weight and bias
+    (and in what logit_map closes over). The largest tensors are (nnz, d) or (N, |U| + M), never
+    N x V.
+
+    ValueError: shapes that do not fit, a row that does not hold its target exactly once, ids or
+    negatives that break the rules above, an unknown denominator or reduction.
+    """
+    n, vocab = hidden.shape[0], weight.shape[0]
+    if denominator not in ("own", "union"):
+        raise ValueError(f"denominator must be 'own' or 'union', got {denominator!r}")
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if negatives is not None and denominator != "union":
+        raise ValueError("negatives need denominator='union'")
+    _check_shapes(hidden, weight, bias, candidates, targets)
+
+    used = candidates.union()  # (|U|,): of all rows, whether their target is ignored or not
+    if used.numel() and not 0 <= int(used[0]) <= int(used[-1]) < vocab:
+        raise ValueError(f"candidates name ids in [{used[0]}, {used[-1]}], weight has {vocab} rows")
+    if negatives is not None:
+        _check_negatives(negatives, used, vocab)
+
+    live = (targets != ignore_index).nonzero().squeeze(1)  # (n,)
+    sets, gold = candidates.select(live), targets[live]
+    is_gold = sets.ids == gold[sets.rows]  # (nnz,)
+    if not (torch.bincount(sets.rows[is_gold], minlength=len(sets)) == 1).all():
+        raise ValueError("every supervised row of candidates must hold its target exactly once")
+
+    states = _augment(hidden, bias is not None, weight).index_select(0, live)  # (n, d)
+    if denominator == "own":
+        table = _table(weight, bias, used, states.dtype)  # (|U|, d)
+        # embedding, not indexing: its backward adds repeated rows in one fixed order.
+        local = torch.searchsorted(used, sets.ids)
+        z = (F.embedding(local, table) * F.embedding(sets.rows, states)).sum(1)  # (nnz,)
+        z = z if logit_map is None else logit_map(z)
+        peak = torch.segment_reduce(z.detach(), "max", offsets=sets.offsets)  # (n,)
+        total = torch.segment_reduce((z - peak[sets.rows]).exp(), "sum", offsets=sets.offsets)
+        losses = total.log() - (z[is_gold.nonzero().squeeze(1)] - peak)
+    else:
+        drawn = used.new_empty(0) if negatives is None else negatives
+        table = _table(weight, bias, torch.cat([used, drawn]), states.dtype)
+        z = states @ table.T  # (n, |U| + M)
+        z = z if logit_map is None else logit_map(z)
+        if len(drawn):
+            shift = z.new_zeros(z.shape[1])
+            shift[len(used) :] = math.log((vocab - len(used)) / len(drawn))
+            z = z + shift
+        losses = F.cross_entropy(z, torch.searchsorted(used, gold), reduction="none")
+
+    if reduction == "none":
+        return losses.new_zeros(n).index_copy(0, live, losses)
+    return losses.sum() / (max(len(live), 1) if reduction == "mean" else 1)
+
+
+class Probe(NamedTuple):
+    """The full softmax of the current model at N positions, without a graph."""
+
+    cross_entropy: Tensor  # (N,): log Z - z_y
+    log_outside: Tensor | None  # (N,): log of the mass outside the stored sets, rho_t
+
+
+@torch.no_grad()
+def probe(
+    hidden: Tensor,
+    weight: Tensor,
+    candidates: Candidates | None,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    logit_map: LogitMap | None = None,
+    ignore_index: int = -100,
+    chunk: int = 4096,
+) -> Probe:
+    """Full cross-entropy and outside mass under the current model, `chunk` tokens at a time.
+
+    Arguments as in `restricted_linear_cross_entropy`; any sets do, empty ones too. Both results
+    are (N,), float32 or float64 as there, 0 at ignored targets. log_outside is -inf where a set
+    is the whole vocabulary, and None without candidates. Online logsumexp over the vocabulary:
+    the largest tensor is (N, chunk).
+    """
+    _check_shapes(hidden, weight, bias, candidates, targets)
+    n, vocab = hidden.shape[0], weight.shape[0]
+    live = targets != ignore_index
+    if (live & ((targets < 0) | (targets >= vocab))).any():
+        raise ValueError(f"targets must lie in [0, {vocab}) or be {ignore_index} (ignore_index)")
+    states = _augment(hidden, bias is not None, weight)  # (N, d)
+    log_z = states.new_full((n,), -torch.inf)
+    log_outside, z_gold = log_z.clone(), torch.zeros_like(log_z)
+    rows = None if candidates is None else candidates.rows
+    for start in range(0, vocab, chunk):
+        ids = torch.arange(start, min(start + chunk, vocab), device=weight.device)
+        z = states @ _table(weight, bias, ids, states.dtype).T  # (N, chunk)
+        z = z if logit_map is None else logit_map(z)
+        log_z = torch.logaddexp(log_z, z.logsumexp(1))
+        here = (live & (targets >= start) & (targets < start + chunk)).nonzero().squeeze(1)
+        z_gold[here] = z[here, targets[here] - start]
+        if candidates is not None:
+            inside = (candidates.ids >= start) & (candidates.ids < start + chunk)  # (nnz,)
+            z[rows[inside], candidates.ids[inside] - start] = -torch.inf
+            log_outside = torch.logaddexp(log_outside, z.logsumexp(1))
+    return Probe(
+        cross_entropy=(log_z - z_gold).where(live, 0),
+        log_outside=None if candidates is None else (log_outside - log_z).where(live, 0),
+    )
+
+
+def ewc_penalty(
+    params: Mapping[str, Tensor],
+    anchor: Mapping[str, Tensor],
+    fisher: Mapping[str, Tensor],
+    strength: float,
+) -> Tensor:
+    """strength / 2 * sum F (theta - theta_0)^2 over all named parameters (EWC).
+
+    The three mappings have the same names and shapes; differentiable in `params`, computed in
+    float32 or float64. ValueError where names differ or nothing is named.
+    """
+    names = [set(params), set(anchor), set(fisher)]
+    if unshared := set.union(*names) - set.intersection(*names):
+        raise ValueError(f"params, anchor and fisher must share their names: {sorted(unshared)}")
+    if not params:
+        raise ValueError("params must name at least one tensor")
+    total = 0.0
+    for name, theta in params.items():
+        dtype = torch.promote_types(theta.dtype, torch.float32)
+        drift = theta.to(dtype) - anchor[name].to(dtype)
+        total = total + (fisher[name].to(dtype) * drift.square()).sum()
+    return strength / 2 * total
+
+
+def _augment(hidden: Tensor, with_bias: bool, weight: Tensor) -> Tensor:
+    """Hidden states in the dtype of the computation, a column of ones for the bias appended."""
+    dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
+    return F.pad(hidden.to(dtype), (0, 1), value=1.0) if with_bias else hidden.to(dtype)
+
+
+def _table(weight: Tensor, bias: Tensor | None, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows of the output matrix that `ids` (distinct) names, the bias as a last column."""
+    rows = weight.index_select(0, ids).to(dtype)
+    if bias is None:
+        return rows
+    return torch.cat([rows, bias.index_select(0, ids).to(dtype)[:, None]], 1)
+
+
+def _check_shapes(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    candidates: Candidates | None,
+    targets: Tensor,
+) -> None:
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"hidden must be (N, d) and weight (V, d), got {tuple(hidden.shape)} and "
+            f"{tuple(weight.shape)}"
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must be ({weight.shape[0]},), got {tuple(bias.shape)}")
+    if targets.dtype != torch.int64 or targets.shape != hidden.shape[:1]:
+        raise ValueError(
+            f"targets must be int64 ({hidden.shape[0]},), one per row of hidden; "
+            f"got {targets.dtype} {tuple(targets.shape)}"
+        )
+    if candidates is not None and len(candidates) != hidden.shape[0]:
+        raise ValueError(f"{len(candidates)} candidate rows for {hidden.shape[0]} of hidden")
+
+
+def _check_negatives(negatives: Tensor, used: Tensor, vocab: int) -> None:
+    if negatives.dtype != torch.int64 or negatives.ndim != 1:
+        raise ValueError(
+            f"negatives must be int64 (M,), got {negatives.dtype} {tuple(negatives.shape)}"
+        )
+    if not len(negatives) and len(used) < vocab:
+        raise ValueError(f"no negatives, though {vocab - len(used)} tokens lie outside the union")
+    if ((negatives < 0) | (negatives >= vocab)).any():
+        raise ValueError(f"negatives must lie in [0, {vocab})")
+    if len(negatives.unique()) < len(negatives):
+        raise ValueError("negatives must be distinct")
+    if torch.isin(negatives, used).any():
+        raise ValueError("negatives must lie outside the union of the candidates")

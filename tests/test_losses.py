@@ -1,0 +1,453 @@
+"""The restricted loss and its companions against a dense float64 oracle, and what they promise."""
+
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lrmoclip.candidates import select_candidates
+from lrmoclip.losses import ewc_penalty, probe, restricted_linear_cross_entropy
+from tests.reference.oracle import dense_logits, restricted_losses, union_losses
+
+IGNORED = -100
+VARIANTS = ["own", "union", "sampled"]
+examples = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+class Problem:
+    """Hidden states, an output matrix, sets of other logits than theirs (a moved model)."""
+
+    def __init__(
+        self, seed, n=5, vocab=11, d=4, k_max=3, dtype=torch.float64, bias=True, capped=True
+    ):
+        self.rng = torch.Generator().manual_seed(seed)
+        self.hidden = self.draw(n, d, dtype=dtype)
+        self.weight = self.draw(vocab, d, dtype=dtype)
+        self.bias = self.draw(vocab, dtype=dtype) if bias else None
+        self.cap = torch.tensor(2.5, dtype=torch.float64) if capped else None
+        self.targets = torch.randint(vocab, (n,), generator=self.rng)
+        logits = self.draw(n, vocab, dtype=torch.float32)
+        self.candidates = select_candidates(logits, self.targets, coverage=0.9, k_max=k_max)
+
+    def draw(self, *shape, dtype):
+        return torch.randn(*shape, generator=self.rng).to(dtype)
+
+    def ignore(self, *positions):
+        self.targets[list(positions)] = IGNORED
+        return self
+
+    def negatives(self, m):
+        outside = set(range(len(self.weight))) - set(self.candidates.union().tolist())
+        return torch.tensor(sorted(outside)[:m], dtype=torch.int64)
+
+    def leaves(self):
+        leaves = [self.hidden, self.weight, self.bias, self.cap]
+        return [x.requires_grad_() for x in leaves if x is not None]
+
+    def logit_map(self, z):
+        return z if self.cap is None else (z / self.cap.to(z.dtype)).tanh() * self.cap.to(z.dtype)
+
+    def options(self, variant, m=3):
+        if variant != "sampled":
+            return {"denominator": variant}
+        return {"denominator": "union", "negatives": self.negatives(m)}
+
+    def loss(self, variant, **options):
+        return restricted_linear_cross_entropy(
+            self.hidden,
+            self.weight,
+            self.candidates,
+            self.targets,
+            bias=self.bias,
+            logit_map=self.logit_map,
+            **self.options(variant),
+            **options,
+        )
+
+    def oracle(self, variant):
+        z = dense_logits(self.hidden, self.weight, self.bias, self.logit_map)
+        sets = [x.tolist() for x in self.candidates.ids.tensor_split(self.candidates.offsets[1:-1])]
+        if variant == "own":
+            return restricted_losses(z, sets, self.targets.tolist())
+        negatives = self.negatives(3).tolist() if variant == "sampled" else []
+        return union_losses(z, sets, self.targets.tolist(), negatives)
+
+
+def logit_gradient(loss_of, z):
+    """The (N, V) gradient in the logits z, read off a loss of (hidden, weight): hidden = 1."""
+    weight = z.T.clone().requires_grad_()
+    return torch.autograd.grad(loss_of(torch.eye(len(z), dtype=z.dtype), weight), weight)[0].T
+
+
+class LargestTensor(TorchDispatchMode):
+    """The element count of the largest tensor that any operation returns, backward included."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(x, torch.Tensor):
+                self.numel = max(self.numel, x.numel())
+        return out
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@examples
+@given(
+    seed=st.integers(0, 2**20),
+    n=st.integers(1, 6),
+    vocab=st.integers(2, 14),
+    k_max=st.integers(1, 14),
+    bias=st.booleans(),
+    capped=st.booleans(),
+    skip=st.booleans(),
+)
+def test_loss_and_gradients_are_the_oracles(variant, seed, n, vocab, k_max, bias, capped, skip):
+    problem = Problem(seed, n, vocab, k_max=k_max, bias=bias, capped=capped)
+    if skip:
+        problem.ignore(0)
+    if variant == "sampled" and not len(problem.negatives(3)):
+        variant = "union"
+    leaves = problem.leaves()
+    upstream = problem.draw(n, dtype=torch.float64)
+
+    got, want = problem.loss(variant, reduction="none"), problem.oracle(variant)
+
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    for g, w in zip(
+        torch.autograd.grad(got, leaves, upstream, materialize_grads=True),
+        torch.autograd.grad(want, leaves, upstream, materialize_grads=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(g, w, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("dtype", "grad_rtol"),
+    # bfloat16: sums run in float32, so that a gradient is rounded once, to a neighbour at worst.
+    [(torch.float32, 1e-4), (torch.bfloat16, 2**-7)],
+)
+def test_lower_precision_costs_one_rounding(variant, dtype, grad_rtol):
+    # 300 positions over 20 tokens: every row of the gradient is a sum of many terms.
+    problem = Problem(1, n=300, vocab=20, d=8, k_max=4, dtype=dtype, capped=False)
+    if variant == "sampled":
+        problem.targets %= 15
+        logits = problem.draw(300, 20, dtype=torch.float32)
+        logits[:, 15:] = -50
+        problem.candidates = select_candidates(logits, problem.targets, coverage=0.9, k_max=4)
+    leaves = problem.leaves()
+
+    got, want = problem.loss(variant, reduction="sum"), problem.oracle(variant).sum()
+
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=0)
+    for g, w in zip(
+        torch.autograd.grad(got, leaves), torch.autograd.grad(want, leaves), strict=True
+    ):
+        assert g.dtype == dtype
+        torch.testing.assert_close(g, w.to(g.dtype), rtol=grad_rtol, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradcheck(variant):
+    problem = Problem(2)
+    negatives = problem.options(variant)
+
+    def loss(hidden, weight, bias, cap):
+        return restricted_linear_cross_entropy(
+            hidden,
+            weight,
+            problem.candidates,
+            problem.targets,
+            bias=bias,
+            logit_map=lambda z: (z / cap).tanh() * cap,
+            reduction="none",
+            **negatives,
+        )
+
+    assert torch.autograd.gradcheck(loss, problem.leaves())
+
+
+@examples
+@given(st.integers(0, 2**20), st.integers(1, 4))
+def test_full_and_restricted_gradients_differ_by_twice_the_outside_mass(seed, k_max):
+    rng = torch.Generator().manual_seed(seed)
+    z = 3 * torch.randn(4, 9, generator=rng, dtype=torch.float64)
+    targets = torch.randint(9, (4,), generator=rng)
+    stale = torch.randn(4, 9, generator=rng)
+    sets = select_candidates(stale, targets, coverage=0.9, k_max=k_max)
+
+    full = logit_gradient(lambda h, w: F.cross_entropy(h @ w.T, targets, reduction="sum"), z)
+    restricted = logit_gradient(
+        lambda h, w: restricted_linear_cross_entropy(h, w, sets, targets, reduction="sum"), z
+    )
+    rho = probe(torch.eye(4, dtype=z.dtype), z.T, sets, targets).log_outside.exp()
+
+    torch.testing.assert_close((full - restricted).abs().sum(1), 2 * rho, rtol=1e-10, atol=1e-12)
+
+
+def test_the_sampled_denominator_is_the_full_one_on_average():
+    problem = Problem(3, n=3, vocab=12, k_max=1, bias=False, capped=False)
+    outside = problem.negatives(12).tolist()
+    assert len(outside) > 4
+    z = dense_logits(problem.hidden, problem.weight)
+    z_gold = z.gather(1, problem.targets[:, None])[:, 0]
+
+    for m in (1, 2, 4):
+        denominators = []
+        for drawn in itertools.combinations(outside, m):
+            losses = restricted_linear_cross_entropy(
+                problem.hidden,
+                problem.weight,
+                problem.candidates,
+                problem.targets,
+                denominator="union",
+                negatives=torch.tensor(drawn),
+                reduction="none",
+            )
+            denominators.append((losses + z_gold).exp())
+        torch.testing.assert_close(torch.stack(denominators).mean(0), z.exp().sum(1))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_tensor_is_as_large_as_positions_times_vocabulary(variant):
+    n, vocab, d = 40, 4000, 8
+    problem = Problem(4, n=n, vocab=vocab, d=d, k_max=6)
+    problem.leaves()
+    options = problem.options(variant)
+    with LargestTensor() as dense:
+        (problem.hidden @ problem.weight.T).logsumexp(1).sum().backward()
+    assert dense.numel == n * vocab  # the watch sees what it should
+
+    with LargestTensor() as forward:
+        loss = restricted_linear_cross_entropy(
+            problem.hidden, problem.weight, problem.candidates, problem.targets, **options
+        )
+    with LargestTensor() as backward:
+        loss.backward()
+
+    used = len(problem.candidates.union()) + 3
+    assert forward.numel <= max(n * used, n * 7 * d) < vocab * d
+    assert backward.numel == vocab * d < n * vocab / 4  # the gradient of the weight
+
+
+def test_only_rows_of_the_sets_are_read():
+    problem = Problem(5, n=4, vocab=40)
+    for variant in VARIANTS:
+        read = problem.candidates.union()
+        if variant == "sampled":
+            read = torch.cat([read, problem.negatives(3)])
+        unread = torch.ones(40, dtype=torch.bool).index_fill(0, read, False)
+        want = problem.loss(variant)
+        weight = problem.weight
+        problem.weight = weight.masked_fill(unread[:, None], math.nan)
+
+        assert torch.equal(problem.loss(variant), want)
+        problem.weight = weight
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_runs_are_identical_to_the_bit(variant, two_threads):
+    problem = Problem(6, n=500, vocab=300, d=32, k_max=8, dtype=torch.float32)
+    if variant == "sampled":
+        problem.candidates = problem.candidates.select(torch.arange(20))
+        problem.hidden, problem.targets = problem.hidden[:20], problem.targets[:20]
+    leaves = problem.leaves()
+
+    runs = []
+    for _ in range(5):
+        loss = problem.loss(variant)
+        runs.append([loss, *torch.autograd.grad(loss, leaves)])
+
+    assert all(all(map(torch.equal, run, runs[0])) for run in runs[1:])
+
+
+@pytest.mark.parametrize("variant", ["own", "union"])
+def test_reductions_agree_and_ignored_positions_count_for_nothing(variant):
+    problem = Problem(7, n=6).ignore(1, 4)
+
+    each = problem.loss(variant, reduction="none")
+
+    assert each[[1, 4]].tolist() == [0, 0]
+    torch.testing.assert_close(problem.loss(variant, reduction="sum"), each.sum())
+    torch.testing.assert_close(problem.loss(variant), each.sum() / 4)
+
+
+@pytest.mark.parametrize("variant", ["own", "union"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("n", [0, 3])
+@pytest.mark.parametrize("empty_rows", [True, False])
+def test_nothing_supervised_is_zero_loss_and_zero_gradient(variant, reduction, n, empty_rows):
+    problem = Problem(8, n=n)
+    problem.ignore(*range(n))
+    if empty_rows:
+        logits = torch.zeros(n, len(problem.weight))
+        problem.candidates = select_candidates(logits, problem.targets, coverage=0.9, k_max=2)
+    leaves = problem.leaves()
+
+    loss = problem.loss(variant, reduction=reduction)
+
+    assert loss.shape == ((n,) if reduction == "none" else ())
+    assert not loss.any()
+    for grad in torch.autograd.grad(loss.sum(), leaves, materialize_grads=True):
+        assert torch.equal(grad, torch.zeros_like(grad))
+
+
+def test_a_set_of_gold_alone_has_nothing_to_learn():
+    problem = Problem(9, n=1, capped=False)
+    logits = torch.nn.functional.one_hot(problem.targets, 11).float() * 50
+    problem.candidates = select_candidates(logits, problem.targets, coverage=0.9, k_max=1)
+    leaves = problem.leaves()
+
+    loss = problem.loss("own")
+
+    assert loss == 0
+    assert not any(grad.any() for grad in torch.autograd.grad(loss, leaves))
+
+
+@pytest.mark.parametrize("variant", ["own", "union"])
+def test_sets_of_the_whole_vocabulary_give_the_full_cross_entropy(variant):
+    problem = Problem(10, capped=False)
+    logits = torch.zeros(len(problem.targets), 11)
+    problem.candidates = select_candidates(logits, problem.targets, coverage=1.0, k_max=11)
+
+    want = F.cross_entropy(problem.hidden @ problem.weight.T + problem.bias, problem.targets)
+
+    torch.testing.assert_close(problem.loss(variant), want, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("variant", ["own", "union"])
+def test_logits_of_ten_thousand_give_no_nan(variant):
+    hidden = torch.tensor([[100.0], [-100.0], [100.0]], requires_grad=True)
+    weight = torch.tensor([[100.0], [-100.0], [0.0]], requires_grad=True)
+    targets = torch.tensor([1, 1, 0])
+    sets = select_candidates(torch.zeros(3, 3), targets, coverage=0.5, k_max=3)
+
+    losses = restricted_linear_cross_entropy(
+        hidden, weight, sets, targets, denominator=variant, reduction="none"
+    )
+    losses.sum().backward()
+
+    assert losses.tolist() == [2e4, 0, 0]
+    assert hidden.grad.tolist() == [[200.0], [0.0], [0.0]]
+    assert weight.grad.tolist() == [[100.0], [-100.0], [0.0]]
+
+
+def test_bad_arguments_are_named():
+    problem = Problem(11, vocab=40)
+    ok = {
+        "hidden": problem.hidden,
+        "weight": problem.weight,
+        "candidates": problem.candidates,
+        "targets": problem.targets,
+    }
+    inside, outside = problem.candidates.union()[:1], problem.negatives(2)
+    narrower = problem.weight[: int(problem.candidates.union()[-1])]
+    for change, words in [
+        ({"denominator": "all"}, "denominator must be"),
+        ({"reduction": "avg"}, "reduction must be"),
+        ({"negatives": outside}, "negatives need denominator='union'"),
+        ({"denominator": "union", "negatives": inside}, "outside the union"),
+        ({"denominator": "union", "negatives": outside[[0, 0]]}, "distinct"),
+        ({"denominator": "union", "negatives": torch.tensor([40])}, r"\[0, 40\)"),
+        ({"denominator": "union", "negatives": outside[:0]}, "no negatives"),
+        ({"denominator": "union", "negatives": outside.float()}, "negatives must be int64"),
+        ({"hidden": problem.hidden[:, :2]}, "hidden must be"),
+        ({"hidden": problem.hidden[:2]}, "targets must be"),
+        ({"bias": problem.bias[:3]}, "bias must be"),
+        ({"targets": problem.targets[:2]}, "targets must be"),
+        ({"candidates": problem.candidates.select(torch.tensor([0]))}, "1 candidate rows for 5"),
+        ({"targets": problem.negatives(5)}, "hold its target"),
+        ({"weight": narrower}, "weight has"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            restricted_linear_cross_entropy(**{**ok, **change})
+
+
+@examples
+@given(st.integers(0, 2**20), st.integers(1, 13), st.booleans(), st.booleans())
+def test_the_probe_is_the_dense_softmax(seed, chunk, bias, skip):
+    problem = Problem(seed, bias=bias)
+    if skip:
+        problem.ignore(2)
+    z = dense_logits(problem.hidden, problem.weight, problem.bias, problem.logit_map)
+    inside = torch.zeros_like(z, dtype=torch.bool)
+    inside[problem.candidates.rows, problem.candidates.ids] = True
+    live = problem.targets != IGNORED
+
+    got = probe(
+        problem.hidden,
+        problem.weight,
+        problem.candidates,
+        problem.targets,
+        bias=problem.bias,
+        logit_map=problem.logit_map,
+        chunk=chunk,
+    )
+
+    rho = z.softmax(1).masked_fill(inside, 0).sum(1).log()
+    torch.testing.assert_close(
+        got.cross_entropy, F.cross_entropy(z, problem.targets, reduction="none")
+    )
+    torch.testing.assert_close(got.log_outside, rho.where(live, 0))
+
+
+def test_the_probe_sees_a_tiny_outside_mass_and_none():
+    hidden, weight = torch.eye(1), torch.tensor([[46.0], [0.0], [-1.0]])
+    gold = torch.tensor([0])
+    alone = select_candidates(weight.T, gold, coverage=0.9, k_max=1)
+    whole = select_candidates(weight.T, gold, coverage=1.0, k_min=3, k_max=3)
+
+    got = probe(hidden, weight, alone, gold, chunk=2).log_outside.double().exp().item()
+
+    assert got == pytest.approx((1 + math.exp(-1)) * math.exp(-46), rel=1e-5, abs=0)
+    assert probe(hidden, weight, whole, gold, chunk=2).log_outside == -torch.inf
+
+
+def test_the_probe_needs_no_sets_keeps_no_graph_and_streams():
+    problem = Problem(12, n=30, vocab=2000, bias=False)
+    problem.leaves()
+
+    with LargestTensor() as watch:
+        got = probe(problem.hidden, problem.weight, None, problem.targets, chunk=100)
+
+    assert got.log_outside is None
+    assert not got.cross_entropy.requires_grad
+    assert watch.numel <= 30 * 100
+    with pytest.raises(ValueError, match="targets must lie in"):
+        probe(problem.hidden, problem.weight, None, problem.targets + 2000)
+
+
+def test_the_ewc_penalty_is_its_closed_form():
+    theta = {"a": torch.tensor([1.0, 3.0], requires_grad=True), "b": torch.tensor([[2.0]])}
+    anchor = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([[5.0]])}
+    fisher = {"a": torch.tensor([4.0, 0.5]), "b": torch.tensor([[2.0]])}
+
+    penalty = ewc_penalty(theta, anchor, fisher, strength=10.0)
+    penalty.backward()
+
+    assert penalty.item() == 10 / 2 * (4 * 1 + 0.5 * 4 + 2 * 9)
+    assert theta["a"].grad.tolist() == [10 * 4 * 1, 10 * 0.5 * 2]
+
+
+def test_an_ewc_penalty_of_other_names_is_refused():
+    x = {"a": torch.ones(1)}
+    with pytest.raises(ValueError, match="'b'"):
+        ewc_penalty(x, x, {"b": torch.ones(1)}, 1.0)
+    with pytest.raises(ValueError, match="at least one"):
+        ewc_penalty({}, {}, {}, 1.0)
