@@ -1,0 +1,243 @@
+"""A scale's configuration: YAML, validated by the JSON Schema that the file itself names.
+
+Paths in a config are relative to the config's own folder."""
+
+import csv
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from lrmoclip import files
+from lrmoclip.errors import UserError
+
+AXES = ("objective", "optimizer", "adapter", "penalty", "replay")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A validated scale. `settings` is the YAML's content, `methods` maps names to their five axes
+    (and `label`)."""
+
+    path: Path
+    settings: dict
+    methods: dict[str, dict]
+
+    @property
+    def name(self) -> str:
+        return self.settings["scale"]
+
+    def __getitem__(self, key: str):
+        return self.settings[key]
+
+    def method(self, name: str) -> dict:
+        if name not in self.methods:
+            hint = f"Known methods: {', '.join(self.methods)}"
+            if name == "base":
+                hint = "The base model is always there and is not trained; do not list it"
+            raise UserError(f"{self.path}: unknown method {name!r}", hint)
+        return self.methods[name]
+
+    def base(self, name: str) -> dict:
+        return _known(self.path, "base", name, self["bases"])
+
+    def domain(self, name: str) -> dict:
+        return _known(self.path, "domain", name, self["domains"])
+
+    def learning_rate(self, base: str, domain: str, method: str) -> float:
+        """The tuned rate; raises UserError where the kept file has none."""
+        if (base, domain, method) not in self._learning_rates:
+            raise UserError(
+                f"{self._rates_path}: no learning rate for base {base}, domain {domain}, method "
+                f"{method}",
+                "Tune it first: .venv/bin/snakemake --cores all tuning",
+            )
+        return self._learning_rates[base, domain, method]
+
+    @cached_property
+    def _learning_rates(self) -> dict[tuple[str, str, str], float]:
+        if not self._rates_path.exists():
+            return {}
+        rows = list(csv.DictReader(files.read_text(self._rates_path).splitlines()))
+        try:
+            rates = {(r["base"], r["domain"], r["method"]): float(r["lr"]) for r in rows}
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self._rates_path}: broken ({error!r})", "Restore it or tune again"
+            ) from None
+        for key, lr in rates.items():
+            if not 0 < lr < 1:
+                raise UserError(
+                    f"{self._rates_path}: broken (learning rate {lr} of {' '.join(key)})",
+                    "Restore it or tune again",
+                )
+        return rates
+
+    @property
+    def _rates_path(self) -> Path:
+        return (self.path.parent / self["learning_rates"]).resolve()
+
+
+def load(path: Path) -> Scale:
+    """Read and validate a scale's config and the methods it names.
+
+    Raises UserError with file, key and allowed values for the first thing that is wrong.
+    """
+    path = Path(path)
+    settings = read_yaml(path)
+    if "scale" not in settings:
+        raise UserError(f"{path}: not a scale's config", "Name one that has the key scale")
+    methods_path = path.parent / settings["methods_file"]
+    document = read_yaml(methods_path)
+    methods = {
+        name: {**document["defaults"], **point} for name, point in document["methods"].items()
+    }
+    scale = Scale(path, settings, methods)
+    for name in scale["methods"]:
+        scale.method(name)
+    if scale["stage0"]["k_min"] > scale["stage0"]["k_max"]:
+        raise UserError(f"{path}: stage0.k_min is above stage0.k_max", "Lower k_min")
+    for name, point in methods.items():
+        _check_point(methods_path, name, point, scale["stage0"])
+    return scale
+
+
+def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
+    """The scales that Snakemake's `--config` asks for, by name.
+
+    chosen: `scales` (names of files in `folder`, or paths ending in .yaml; default micro), and
+    `methods` and `seeds`, which replace the lists of every scale. Lists are comma-separated.
+    """
+    unknown = set(chosen) - {"scales", "methods", "seeds"}
+    if unknown:
+        raise UserError(
+            f"--config: unknown key {', '.join(sorted(unknown))}",
+            "Allowed keys: scales, methods, seeds",
+        )
+    scales = {}
+    for name in _listed({"scales": "micro", **chosen}, "scales"):
+        path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+        if not path.exists():
+            found = (p.stem for p in sorted(folder.glob("*.yaml")) if p.stem != "methods")
+            raise UserError(
+                f"--config scales: unknown scale {name!r}", f"Known: {', '.join(found)}"
+            )
+        scale = load(path)
+        if "methods" in chosen:
+            scale.settings["methods"] = _listed(chosen, "methods")
+            for method in scale["methods"]:
+                scale.method(method)
+        if "seeds" in chosen:
+            seeds = _listed(chosen, "seeds")
+            if not all(seed.isdecimal() and int(seed) > 0 for seed in seeds):
+                raise UserError(
+                    f"--config seeds: {chosen['seeds']!r}", "Allowed: whole numbers above 0: 1,2,3"
+                )
+            scale.settings["seeds"] = [int(seed) for seed in seeds]
+        scales[scale.name] = scale
+    return scales
+
+
+def needs_sets(method: dict) -> bool:
+    """Whether a method reads the candidate store."""
+    return method["objective"]["name"] != "full"
+
+
+def _listed(chosen: dict, key: str) -> list[str]:
+    parts = [part for part in str(chosen[key]).replace(" ", ",").split(",") if part]
+    if not parts or len(set(parts)) < len(parts):
+        raise UserError(
+            f"--config {key}: {str(chosen[key])!r}", "Name each once, at least one: a,b,c"
+        )
+    return parts
+
+
+def read_yaml(path: Path) -> dict:
+    """A YAML file's content, validated against the JSON Schema named by its key `$schema`."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file", "Name an existing config")
+    try:
+        document = yaml.safe_load(files.read_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("$schema"), str):
+        raise UserError(f"{path}: no key $schema", "Name the schema as workflow/config/ does")
+    schema_path = Path(path).parent / document["$schema"]
+    if not schema_path.exists():
+        raise UserError(f"{path}: $schema: no such file {schema_path}", "Mend the relative path")
+    schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
+    if (place := _not_finite(document)) is not None:  # NaN passes every bound of a schema
+        raise UserError(f"{path}: {place}: nan or infinite", "Allowed: finite numbers")
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(document))
+    # A wrong name makes all other settings of its axis unevaluated, too: the name is the mistake.
+    causes = [error for error in errors if error.validator != "unevaluatedProperties"]
+    worst = jsonschema.exceptions.best_match(causes or errors)
+    if worst is not None:
+        key = ".".join(str(part) for part in worst.absolute_path) or "top level"
+        raise UserError(f"{path}: {key}: {_in_words(worst)}", _allowed(worst))
+    return document
+
+
+def fingerprint(value) -> str:
+    """Short hash of a JSON-serialisable value, the same for equal content."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_point(path: Path, name: str, point: dict, stage0: dict) -> None:
+    """What a schema of single axes can't see: what Stage 0 collected bounds what a method reads."""
+    objective, place = point["objective"], f"{path}: methods.{name}.objective"
+    if "negatives" in objective and objective.get("denominator") != "union":
+        raise UserError(f"{place}: negatives need the union", "Set denominator: union")
+    for key in ("coverage", "k_max"):
+        if objective.get(key, 0) > stage0[key]:
+            raise UserError(
+                f"{place}.{key}: {objective[key]} is wider than Stage 0's {stage0[key]}",
+                f"Raise stage0.{key} in the scale's config",
+            )
+    if objective.get("k_max", stage0["k_min"]) < stage0["k_min"]:
+        raise UserError(
+            f"{place}.k_max: {objective['k_max']} is below Stage 0's k_min {stage0['k_min']}",
+            "Raise k_max",
+        )
+
+
+def _known(path: Path, what: str, name: str, table: dict) -> dict:
+    if name not in table:
+        raise UserError(f"{path}: unknown {what} {name!r}", f"Known: {', '.join(table)}")
+    return table[name]
+
+
+def _not_finite(value, place: str = "") -> str | None:
+    """The key of the first number that is NaN or infinite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place
+    pairs = value.items() if isinstance(value, dict) else ()
+    pairs = enumerate(value) if isinstance(value, list) else pairs
+    found = (_not_finite(inner, f"{place}.{key}".lstrip(".")) for key, inner in pairs)
+    return next((name for name in found if name is not None), None)
+
+
+def _in_words(error: jsonschema.ValidationError) -> str:
+    return " ".join(error.message.split())
+
+
+def _allowed(error: jsonschema.ValidationError) -> str:
+    if error.validator == "additionalProperties" and "properties" in error.schema:
+        return f"Allowed keys: {', '.join(k for k in error.schema['properties'] if k[0] != '$')}"
+    if error.validator == "required":
+        return "Add the key"
+    if error.validator == "unevaluatedProperties":
+        names = dict(error.schema["properties"])
+        if jsonschema.Draft202012Validator(error.schema["if"]).is_valid(error.instance):
+            names |= error.schema["then"]["properties"]
+        return f"Allowed keys: {', '.join(names)}"
+    limits = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+    limits += ("pattern", "minItems", "maxItems")
+    rules = [f"{k} {error.schema[k]}" for k in limits if k in error.schema]
+    return f"Allowed: {', '.join(rules)}" if rules else "Mend the value"
