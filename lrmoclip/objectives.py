@@ -1,0 +1,71 @@
+"""The training objectives and penalties: functions of a model and a batch that return a loss.
+
+An objective is looked up by the name on the method's `objective` axis."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lrmoclip.batches import Batch
+from lrmoclip.candidates import Candidates
+from lrmoclip.heads import head_parameters, supervised_hidden, supervised_logits
+from lrmoclip.losses import restricted_linear_cross_entropy
+
+
+def full(model, batch: Batch, sets: None, dice: torch.Generator, **_) -> Tensor:
+    """Mean cross-entropy over the whole vocabulary at the supervised positions."""
+    logits = supervised_logits(model, batch.input_ids, batch.supervised)
+    return F.cross_entropy(logits.float(), batch.gold)
+
+
+def restricted(
+    model,
+    batch: Batch,
+    sets: Candidates,
+    dice: torch.Generator,
+    denominator: str = "own",
+    negatives: int = 0,
+    **_,
+) -> Tensor:
+    """Mean of logsumexp(z_j, j in S_t) - z_y; `denominator` and `negatives` name its variants."""
+    hidden = supervised_hidden(model, batch.input_ids, batch.supervised)  # (N, d)
+    weight, bias = head_parameters(model)
+    drawn = outside_union(sets.union(), len(weight), negatives, dice) if negatives else None
+    return restricted_linear_cross_entropy(
+        hidden, weight, sets, batch.gold, bias=bias, denominator=denominator, negatives=drawn
+    )
+
+
+OBJECTIVES = {"full": full, "restricted": restricted}
+
+
+def outside_union(union: Tensor, vocabulary: int, count: int, dice: torch.Generator) -> Tensor:
+    """`count` distinct token ids (all, if fewer) drawn uniformly outside `union`, int64."""
+    outside = torch.ones(vocabulary, dtype=torch.bool)
+    outside[union.cpu()] = False
+    ids = outside.nonzero().squeeze(1)
+    return ids[torch.randperm(len(ids), generator=dice)[:count]].to(union.device)
+
+
+def fisher_diagonal(model, batches: Iterator[Batch], dice: torch.Generator) -> dict[str, Tensor]:
+    """Diagonal of the Fisher information at the model's parameters, float32 by parameter name.
+
+    F_i = E[(d log p(y | x) / d theta_i)^2] over sequences, y drawn from the model's own
+    distribution (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796). `batches` holds one
+    sequence each, since squares of summed gradients are not sums of squares.
+    """
+    total = {n: torch.zeros_like(p) for n, p in model.named_parameters() if p.requires_grad}
+    count = 0
+    for batch in batches:
+        logits = supervised_logits(model, batch.input_ids, batch.supervised).float()
+        drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=dice).squeeze(1)
+        model.zero_grad()
+        F.cross_entropy(logits, drawn.to(logits.device), reduction="sum").backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None:
+                total[name] += parameter.grad.square()
+        count += 1
+    model.zero_grad()
+    return {name: value / max(count, 1) for name, value in total.items()}

@@ -1,0 +1,143 @@
+"""What Stage 1 of a domain works with, read from files once and checked: the base model, records
+of the domain and general ones, their candidate stores, EWC's Fisher."""
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lrmoclip import checkpoints, config, files
+from lrmoclip.batches import Encoded, encode
+from lrmoclip.errors import UserError
+from lrmoclip.probes import ProbeBatch
+from lrmoclip.store import CandidateStore
+from lrmoclip.training import Run, Source
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Paths of one base and domain. `data` is the scale's data folder; `store`, `general_store` and
+    `fisher` may be None where no method needs them."""
+
+    scale: config.Scale
+    base: str
+    domain: str
+    checkpoint: Path
+    data: Path
+    store: Path | None = None
+    general_store: Path | None = None
+    fisher: Path | None = None
+
+    def run(self, method: str, lr: float, seed: int, telemetry: bool = True) -> Run:
+        """A fresh run of `method` from the base model. Raises UserError for a file that is missing
+        or belongs to another base, tokenizer or data."""
+        point = self.scale.method(method)
+        fisher = self._read_fisher() if point["penalty"]["name"] == "ewc" else None
+        general = self._general(point) if point["replay"] else None
+        return Run(
+            copy.deepcopy(self.model), point, self.scale["stage1"], lr, seed,
+            self.source(method), general, fisher, telemetry,
+        )  # fmt: skip
+
+    def source(self, method: str) -> Source:
+        """The domain's training records and, if the method needs them, their sets as it sees them:
+        a narrower coverage or K than the store's is read as prefixes of its rows."""
+        point = self.scale.method(method)
+        if not config.needs_sets(point):
+            return Source(self.records)
+        return Source(self.records, narrowed(self._store, point["objective"], self.records))
+
+    def probe(self, method: str) -> ProbeBatch:
+        return ProbeBatch(self.source(method), self.scale["stage1"]["probe_records"])
+
+    def check(self, method: str) -> None:
+        """Refuse an unknown base, domain or method and a base of another config, before any work.
+
+        Raises UserError.
+        """
+        self.scale.base(self.base)
+        self.scale.domain(self.domain)
+        self.scale.method(method)
+        _ = self.identity
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Hashes of base model and tokenizer; refuses a base of another config."""
+        return checkpoints.identity(self.checkpoint, base_fingerprint(self.scale, self.base))
+
+    @cached_property
+    def model(self):
+        return checkpoints.load_model(self.checkpoint)
+
+    @cached_property
+    def tokenizer(self):
+        return checkpoints.load_tokenizer(self.checkpoint)
+
+    @cached_property
+    def records(self) -> Encoded:
+        return encode(files.read_jsonl(self._train_file(self.domain)), self.tokenizer)
+
+    @cached_property
+    def general(self) -> Encoded:
+        return encode(files.read_jsonl(self._train_file("replay")), self.tokenizer)
+
+    @cached_property
+    def _store(self) -> CandidateStore:
+        return self._read_store(self.store, self.domain)
+
+    def _general(self, point: dict) -> Source:
+        if not config.needs_sets(point):
+            return Source(self.general)
+        store = self._read_store(self.general_store, "replay")
+        return Source(self.general, narrowed(store, point["objective"], self.general))
+
+    def _read_store(self, folder: Path | None, data: str) -> CandidateStore:
+        if folder is None:
+            option = "--store" if data == self.domain else "--general-store"
+            raise UserError(
+                f"{data}: a restricted objective needs a candidate store", f"Name it with {option}"
+            )
+        return CandidateStore.load(folder, {**self.identity, "data": self.data_hash(data)})
+
+    def data_hash(self, data: str) -> str:
+        return files.sha256(self._train_file(data))
+
+    def _read_fisher(self) -> dict:
+        from safetensors import SafetensorError, safe_open
+
+        if self.fisher is None or not Path(self.fisher).is_file():
+            raise UserError(
+                f"{self.fisher or 'ewc'}: no Fisher file",
+                "Make it first (lrmoclip fisher) and name it with --fisher",
+            )
+        again = f"Delete {self.fisher} and make it again: lrmoclip fisher"
+        try:
+            with safe_open(self.fisher, "pt") as file:
+                if (file.metadata() or {}).get("base") != self.identity["base"]:
+                    raise UserError(f"{self.fisher}: Fisher of another base model", again)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{self.fisher}: damaged ({error})", again) from None
+        return {name: value.to(self.model.device) for name, value in tensors.items()}
+
+    def _train_file(self, data: str) -> Path:
+        return Path(self.data) / data / "train.jsonl"
+
+
+def base_fingerprint(scale: config.Scale, base: str) -> str:
+    """Hash of everything in the config that a base model depends on."""
+    return config.fingerprint([scale.base(base), scale["data"]])
+
+
+def narrowed(store: CandidateStore, objective: dict, data: Encoded) -> CandidateStore:
+    """The store as a method with its own `coverage` or `k_max` sees it."""
+    if not {"coverage", "k_max"} & set(objective):
+        return store
+    kept = store.manifest["settings"]
+    candidates = store.candidates.narrow(
+        objective.get("coverage", kept["coverage"]),
+        kept["k_min"],
+        objective.get("k_max", kept["k_max"]),
+        data.gold,
+    )
+    return CandidateStore(candidates, store.records, store.manifest)

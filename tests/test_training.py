@@ -1,0 +1,338 @@
+"""Stage 1: what each axis does, determinism, and that a restricted step never sees V columns."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lrmoclip.batches import Encoded, collate
+from lrmoclip.candidates import select_candidates
+from lrmoclip.heads import supervised_logits
+from lrmoclip.objectives import fisher_diagonal, outside_union
+from lrmoclip.probes import ProbeBatch, loss_spikes, rises
+from lrmoclip.stage0 import collect, is_cold, statistics
+from lrmoclip.store import CandidateStore
+from lrmoclip.training import Run, Source, indices, joined, schedule, train
+
+SETTINGS = {
+    "epochs": 2,  # of 12 records: six steps
+    "batch_size": 4,
+    "warmup": 0.3,
+    "weight_decay": 0.01,
+    "betas": [0.9, 0.99],
+    "probe_records": 4,
+    "probe_every": 2,
+}
+POINT = {
+    "objective": {"name": "full"},
+    "optimizer": {"name": "adamw"},
+    "adapter": {"name": "none"},
+    "penalty": {"name": "none"},
+    "replay": 0.0,
+}
+RESTRICTED = {"objective": {"name": "restricted", "denominator": "own"}}
+SAMPLED = {"objective": {"name": "restricted", "denominator": "union", "negatives": 3}}
+MOCLIP = {"optimizer": {"name": "moclip", "max_angle": 90}}
+STAGE0 = {"coverage": 0.9, "k_min": 1, "k_max": 5, "batch_size": 8}
+
+
+def make_model(vocabulary: int = 50, hidden: int = 16):
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=8,
+            tie_word_embeddings=True,
+            max_position_embeddings=32,
+        )
+    )
+
+
+def make_records(count: int = 12, vocabulary: int = 50, seed: int = 0) -> Encoded:
+    dice = torch.Generator().manual_seed(seed)
+    ids = [
+        torch.cat([torch.randint(2, vocabulary, (4 + i % 3,), generator=dice), torch.tensor([1])])
+        for i in range(count)
+    ]
+    return Encoded(ids, [2 + i % 2 for i in range(count)], pad_id=0, eos_id=1)
+
+
+def make_source(model, data: Encoded) -> Source:
+    candidates, records = collect(model.eval(), data, STAGE0)
+    manifest = {"settings": STAGE0, "statistics": statistics(candidates, data)}
+    return Source(data, CandidateStore(candidates, records, manifest))
+
+
+def make_run(model, point: dict, source: Source, **more) -> Run:
+    return Run(copy.deepcopy(model), {**POINT, **point}, SETTINGS, 1e-2, 7, source, **more)
+
+
+def test_only_answers_and_the_end_of_sequence_are_supervised():
+    data = make_records(2)
+    batch = collate(data, [0, 1])
+    for row, i in enumerate([0, 1]):
+        ids, start = data.ids[i].tolist(), data.prompt_lengths[i]
+        supervised = batch.supervised[row].nonzero().squeeze(1).tolist()
+        assert supervised == list(range(start - 1, len(ids) - 1))
+        assert batch.targets[row, supervised].tolist() == ids[start:]
+
+
+def test_padding_changes_no_logits():
+    model, data = make_model().eval(), make_records(3)
+    alone = collate(data, [0])
+    padded = collate(data, [0, 2])
+    with torch.no_grad():
+        one = supervised_logits(model, alone.input_ids, alone.supervised)
+        both = supervised_logits(model, padded.input_ids, padded.supervised)
+    torch.testing.assert_close(both[: len(one)], one)
+
+
+def test_stage0_agrees_with_sets_from_the_models_own_dense_logits():
+    model, data = make_model().eval(), make_records()
+    candidates, records = collect(model, data, STAGE0)
+    for i, ids in enumerate(data.ids):
+        with torch.no_grad():
+            logits = model(ids[None, :-1]).logits[0]
+        start = data.prompt_lengths[i]
+        limits = {key: STAGE0[key] for key in ("coverage", "k_min", "k_max")}
+        expected = select_candidates(logits[start - 1 :], ids[start:], **limits)
+        mine = candidates.select(torch.arange(int(records[i]), int(records[i + 1])))
+        assert mine.ids.tolist() == expected.ids.tolist()
+        torch.testing.assert_close(mine.log_outside, expected.log_outside, rtol=1e-4, atol=1e-4)
+
+
+def test_a_full_step_is_a_step_of_torch_on_dense_cross_entropy():
+    model, data = make_model(), make_records()
+    run = make_run(model, {}, Source(data))
+    reference = copy.deepcopy(model).train()
+    optimizer = torch.optim.AdamW(
+        reference.parameters(),
+        lr=1e-2 * schedule(0, 6, 0.3),
+        betas=(0.9, 0.99),
+        weight_decay=0.01,
+    )
+    batch = collate(data, next(indices(len(data), 4, 7)))
+    logits = reference(batch.input_ids).logits
+    F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).backward()
+    optimizer.step()
+    run.step()
+    for mine, theirs in zip(run.model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+class LargestOutput(TorchDispatchMode):
+    """Sees every tensor that an operation returns, in the forward and the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel, self.shapes = 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, list | tuple) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.numel())
+                self.shapes.add(tuple(tensor.shape))
+        return out
+
+
+@pytest.mark.parametrize("point", [RESTRICTED, SAMPLED, {**RESTRICTED, **MOCLIP}])
+def test_a_restricted_step_holds_no_tensor_of_positions_by_vocabulary(point):
+    vocabulary, hidden = 4096, 4
+    model = make_model(vocabulary, 4)
+    run = make_run(model, point, make_source(model, make_records(vocabulary=vocabulary)))
+    with LargestOutput() as seen:
+        positions = run.step()["supervised"]
+    assert positions > hidden  # so that N x V would be larger than the matrix itself
+    assert seen.numel <= vocabulary * hidden  # the gradient of the matrix, and nothing wider
+    assert (positions, vocabulary) not in seen.shapes
+
+
+def test_the_full_step_does_hold_one_so_the_watch_works():
+    model = make_model(4096, 4)
+    run = make_run(model, {}, Source(make_records(vocabulary=4096)))
+    with LargestOutput() as seen:
+        positions = run.step()["supervised"]
+    assert (positions, 4096) in seen.shapes
+
+
+def test_the_probe_streams_over_the_vocabulary():
+    model, data = make_model(10_000, 4), make_records(vocabulary=10_000)
+    probe = ProbeBatch(make_source(model, data), 12)
+    with LargestOutput() as seen:
+        probe.measure(model)
+    assert (len(data.gold), 10_000) not in seen.shapes
+    assert (len(data.gold), 4096) in seen.shapes
+
+
+def test_the_probe_measures_dense_cross_entropy_and_outside_mass():
+    model, data = make_model(), make_records(4)
+    source = make_source(make_model(), data)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    measured = ProbeBatch(source, 4).measure(model)
+    batch, sets = collate(data, [0, 1, 2, 3]), source.store.batch([0, 1, 2, 3])
+    with torch.no_grad():
+        logits = model.eval()(batch.input_ids).logits[batch.supervised].double()
+    inside = torch.zeros_like(logits, dtype=torch.bool)
+    inside[sets.rows, sets.ids] = True
+    outside = logits.softmax(1).masked_fill(inside, 0).sum(1).mean()
+    assert measured["outside_mass"] == pytest.approx(float(outside), rel=1e-5)
+    expected = float(F.cross_entropy(logits, batch.gold))
+    assert measured["probe_cross_entropy"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("point", [{}, RESTRICTED, SAMPLED, {**RESTRICTED, **MOCLIP}])
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(point):
+    model = make_model()
+    source = make_source(model, make_records())
+
+    def weights(seed: int) -> torch.Tensor:
+        run = Run(copy.deepcopy(model), {**POINT, **point}, SETTINGS, 1e-2, seed, source)
+        train(run, ProbeBatch(source, 4))
+        return torch.cat([p.flatten() for p in run.model.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_probe_does_not_change_the_training():
+    model = make_model()
+    source = make_source(model, make_records())
+    with_probe, without = (make_run(model, RESTRICTED, source) for _ in range(2))
+    train(with_probe, ProbeBatch(source, 4))
+    train(without)
+    for one, other in zip(with_probe.model.parameters(), without.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_lora_trains_adapters_only_and_merges_into_an_ordinary_model():
+    model, data = make_model(), make_records()
+    run = make_run(model, {"adapter": {"name": "lora", "rank": 2, "alpha": 4}}, Source(data))
+    assert all("lora_" in name for name in run.parameters)
+    train(run)
+    merged = run.merged()
+    assert [n for n, _ in merged.named_parameters()] == [n for n, _ in model.named_parameters()]
+    assert torch.equal(merged.get_input_embeddings().weight, model.get_input_embeddings().weight)
+    changed = [
+        n for n, p in merged.named_parameters() if not torch.equal(p, model.get_parameter(n))
+    ]
+    assert changed and all("proj" in name for name in changed)
+
+
+def test_replay_adds_general_records_and_leaves_the_domains_alone():
+    model, domain, general = make_model(), make_records(), make_records(seed=5)
+    plain = make_run(model, {}, Source(domain))
+    replay = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general))
+    one, both = plain.draw()[0], replay.draw()[0]
+    assert len(both.input_ids) == 6 and len(one.input_ids) == 4
+    assert torch.equal(both.targets[:4, : one.targets.shape[1]], one.targets)
+    known = {tuple(ids[:-1].tolist()) for ids in general.ids}
+    for row in both.input_ids[4:]:
+        assert tuple(token for token in row.tolist() if token) in known
+
+
+def test_replayed_records_bring_their_own_sets():
+    model, domain, general = make_model(), make_records(), make_records(seed=5)
+    source, other = make_source(model, domain), make_source(model, general)
+    run = make_run(model, {**RESTRICTED, "replay": 0.5}, source, general=other)
+    batch, sets = run.draw()
+    assert len(sets) == int(batch.supervised.sum())
+    gold = torch.zeros(len(sets), dtype=torch.bool)
+    gold[sets.rows[sets.ids == batch.gold[sets.rows]]] = True
+    assert gold.all()
+    assert math.isfinite(run.step()["loss"])
+
+
+def test_ewc_pulls_towards_the_base_by_its_closed_form():
+    model, data = make_model(), make_records()
+    fisher = {n: torch.full_like(p, 0.5) for n, p in model.named_parameters()}
+    point = {"penalty": {"name": "ewc", "strength": 8.0}}
+    run = make_run(model, point, Source(data), fisher=fisher)
+    plain = make_run(model, {}, Source(data))
+    with torch.no_grad():
+        for r in (run, plain):
+            for parameter in r.model.parameters():
+                parameter.add_(0.1)
+    # strength / 2 * F * drift^2 a parameter: 8 / 2 * 0.5 * 0.01
+    expected = 0.02 * sum(p.numel() for p in model.parameters())
+    assert run.step()["loss"] - plain.step()["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_fisher_is_the_mean_square_of_per_sequence_gradients():
+    model, data = make_model().eval(), make_records(3)
+    dice = torch.Generator().manual_seed(0)
+    found = fisher_diagonal(model, [collate(data, [i]) for i in range(3)], dice)
+    dice = torch.Generator().manual_seed(0)
+    expected = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
+    for i in range(3):
+        batch = collate(data, [i])
+        log_p = model(batch.input_ids).logits[batch.supervised].log_softmax(1)
+        drawn = torch.multinomial(log_p.detach().exp(), 1, generator=dice)
+        gradients = torch.autograd.grad(log_p.gather(1, drawn).sum(), list(model.parameters()))
+        for name, gradient in zip(expected, gradients, strict=True):
+            expected[name] += gradient.square() / 3
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-9)
+
+
+def test_negatives_are_distinct_and_outside_the_union():
+    union = torch.tensor([1, 3, 4])
+    drawn = outside_union(union, 10, 5, torch.Generator().manual_seed(0))
+    assert len(set(drawn.tolist())) == 5
+    assert not set(drawn.tolist()) & set(union.tolist())
+    everything = outside_union(union, 10, 64, torch.Generator().manual_seed(0))
+    assert sorted(everything.tolist()) == [0, 2, 5, 6, 7, 8, 9]
+
+
+def test_every_record_comes_once_a_pass():
+    order = indices(10, 4, seed=0)
+    taken = [i for _ in range(5) for i in next(order)]
+    assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))
+
+
+def test_the_rate_rises_over_the_warmup_and_falls_to_zero():
+    factors = [schedule(step, steps=6, warmup=0.3) for step in range(7)]
+    assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
+
+
+def test_joined_sources_keep_their_order():
+    one, other = make_records(3), make_records(3, seed=9)
+    data, order = joined([(one, [2, 0]), (other, [1])])
+    assert [ids.tolist() for ids in data.ids] == [
+        x.tolist() for x in (one.ids[2], one.ids[0], other.ids[1])
+    ]
+    assert order == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "spikes"),
+    [
+        ([3, 2, 1.5, 1.2, 1.0, 0.9], 0),
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.05], 0),  # below the floor of 0.1 nats
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.2], 1),
+        ([3.0, 2.0, 1.0, 1.5, 1.2, 3.9], 0),  # median 1.5, deviations 1.5 .5 .5 0 .3: MAD 0.5
+        ([3.0, 2.0, 1.0, 1.5, 1.2, 4.1], 1),  # so the bound is 1.5 + 5 x 0.5 = 4.0
+        ([1.0, 1.1, 1.0, 1.1, 9.0, 1.0, 9.0], 2),
+    ],
+)
+def test_a_spike_is_far_above_the_running_median(values, spikes):
+    assert loss_spikes(values) == spikes
+
+
+def test_warnings_say_what_they_mean():
+    assert is_cold(None) is None and is_cold(0.95) is None
+    assert "45.0 %" in is_cold(0.45) and "zero" in is_cold(0.45)
+    assert rises([]) is None and rises([0.01, 0.04]) is None and rises([0.2, 0.3]) is None
+    assert "0.010 to 0.200" in rises([0.01, 0.2])
