@@ -1,0 +1,102 @@
+"""The cost model against its closed form, who is charged for what, and turns that are fair."""
+
+import pytest
+
+from lrmoclip.costs import (
+    cost_rows,
+    flops_per_token,
+    forward_flops,
+    head_share,
+    model_shape,
+    saving_row,
+    time_in_turns,
+)
+from tests.test_training import POINT, RESTRICTED, make_model
+
+QWEN3_4B = {"body": 3_600_000_000, "head": 390_000_000, "d": 2560}
+EWC = {**POINT, "penalty": {"name": "ewc", "strength": 1.0}}
+LR = {**POINT, **RESTRICTED}
+RUN = {
+    "scale": "micro",
+    "base": "b",
+    "domain": "d",
+    "method": "m",
+    "seed": 1,
+    "steps": 100,
+    "tokens": 5000,
+    "train_s": 9.0,
+    "probe_s": 1.0,
+    "probe_tokens": 700,
+    "peak_memory_mb": 300.0,
+    "set_size_mean": 4.0,
+}
+TIMINGS = {
+    "shape": {"body": 100, "head": 1000, "d": 10},
+    "supervised_share": 0.5,
+    "head_share": 0.1,
+    "step_s": {"m": 0.036, "full_ft": 0.072},
+    "stage0_s": 7.2,
+    "stage0_tokens": 900,
+    "fisher_s": 3.6,
+    "fisher_tokens": 80,
+    "fisher_share": 0.25,
+    "device": "cpu: test",
+}
+
+
+def test_the_head_is_a_tenth_of_a_step_of_qwen3_4b():
+    assert head_share(QWEN3_4B, 1.0) == pytest.approx(0.39 / 3.99)
+
+
+def test_flops_follow_the_cost_model():
+    full = 6 * (3.6e9 + 0.5 * 0.39e9)
+    assert flops_per_token(POINT, QWEN3_4B, 0.5, 0.0) == pytest.approx(full)
+    restricted = 6 * 3.6e9 + 6 * 0.5 * 2560 * 20
+    assert flops_per_token(LR, QWEN3_4B, 0.5, 20) == pytest.approx(restricted)
+    assert forward_flops(QWEN3_4B, 0.5) == pytest.approx(full / 3)
+    lora = {**POINT, "adapter": {"name": "lora", "rank": 1, "alpha": 1}}
+    assert flops_per_token(lora, QWEN3_4B, 0.5, 0.0) == pytest.approx(full * 2 / 3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_models_shape_counts_every_parameter_once(tied):
+    model = make_model(vocabulary=50, hidden=16)
+    if not tied:
+        model.lm_head.weight = type(model.lm_head.weight)(model.lm_head.weight.clone())
+    shape = model_shape(model)
+    assert shape["head"] == 50 * 16 and shape["d"] == 16
+    assert shape["body"] == sum(p.numel() for p in model.model.layers.parameters()) + 16
+
+
+def test_stage0_is_charged_to_methods_with_sets_and_the_fisher_to_ewc():
+    def stages(method):
+        return {row["stage"]: row for row in cost_rows(RUN, method, TIMINGS, 2.0)}
+
+    assert set(stages(POINT)) == {"stage1", "probe", "evaluation"}
+    assert set(stages(LR)) == {"stage0", "stage1", "probe", "evaluation"}
+    assert set(stages(EWC)) == {"fisher", "stage1", "probe", "evaluation"}
+    rows = stages(LR)
+    assert rows["stage1"]["device_hours"] == pytest.approx(100 * 0.036 / 3600)
+    assert rows["stage1"]["wall_s"] == 9.0
+    assert rows["stage0"]["device_hours"] == pytest.approx(7.2 / 3600)
+    assert rows["stage1"]["flops_model"] == 5000 * (6 * 100 + 6 * 0.5 * 10 * 4)
+    assert rows["stage0"]["flops_model"] == 900 * 2 * (100 + 500)
+    assert {row["device"] for row in rows.values()} == {"cpu: test"}
+
+
+def test_savings_show_prediction_measurement_and_bound():
+    row = saving_row(RUN, LR, POINT, TIMINGS)
+    assert row["step_ratio"] == pytest.approx(0.5)
+    assert row["step_ratio_predicted"] == pytest.approx((600 + 120) / (6 * (100 + 500)))
+    assert row["head_share"] == pytest.approx(500 / 600)
+    assert row["stage0_steps"] == pytest.approx(100)
+
+
+def test_every_contestant_is_called_in_every_round_and_none_always_first():
+    calls = []
+    contestants = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    medians = time_in_turns(contestants, rounds=4)
+    rounds = [calls[i : i + 3] for i in range(0, len(calls), 3)]
+    assert len(rounds) == 6 and all(sorted(r) == ["a", "b", "c"] for r in rounds)
+    assert [r[0] for r in rounds] == ["a", "b", "c", "a", "b", "c"]
+    assert set(medians) == set("abc") and all(value >= 0 for value in medians.values())
