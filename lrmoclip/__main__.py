@@ -1,0 +1,7 @@
+"""`python -m lrmoclip`: the command line."""
+
+import sys
+
+from lrmoclip.cli import main
+
+sys.exit(main())

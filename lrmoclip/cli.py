@@ -1,0 +1,129 @@
+"""The command line: one subcommand an arrow of the workflow, and the edge at which a user's mistake
+becomes one line and exit status 2."""
+
+import argparse
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from lrmoclip import config
+from lrmoclip.errors import UserError
+
+# Nothing is downloaded at run time, and forked tokenizers only warn.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status (0, or 2 after a user's mistake)."""
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    arguments = vars(parser().parse_args(argv))
+    run = arguments.pop("run")
+    try:
+        run(**arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All subcommands and their options."""
+    top = argparse.ArgumentParser(prog="lrmoclip", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    data = _add(commands, "data", "write the scale's data sets")
+    _options(data, "out")
+
+    base = _add(commands, "base", "pretrain a base model")
+    _options(base, "base", "data", "out")
+
+    stage0 = _add(commands, "stage0", "collect candidate sets: Stage 0")
+    _options(stage0, "base", "domain", "checkpoint", "data", "out")
+
+    fisher = _add(commands, "fisher", "Fisher diagonal on general data, for EWC")
+    _options(fisher, "base", "checkpoint", "data", "out")
+
+    train = _add(commands, "train", "train one method with one seed: Stage 1")
+    _options(train, "base", "domain", "method", "seed", "checkpoint", "data", "out")
+    _options(train, "store", "general-store", "fisher", required=False)
+
+    evaluate = _add(commands, "evaluate", "score checkpoints with lm-evaluation-harness")
+    _options(evaluate, "base", "domain", "method", "data")
+    evaluate.add_argument("--seeds", type=int, nargs="+", required=True)
+    evaluate.add_argument("--models", type=Path, nargs="+", required=True)
+    evaluate.add_argument("--outs", type=Path, nargs="+", required=True)
+
+    tune = _add(commands, "tune", "sweep the learning rates of one method on validation splits")
+    _options(tune, "base", "domain", "method", "checkpoint", "data", "out")
+    _options(tune, "store", "general-store", "fisher", required=False)
+
+    rates = _add(commands, "learning-rates", "choose learning rates from sweeps", scale=False)
+    rates.add_argument("--sweeps", type=Path, nargs="+", required=True)
+    _options(rates, "out")
+
+    timings = _add(commands, "timings", "time steps of all methods in turns")
+    _options(timings, "base", "domain", "checkpoint", "data", "out")
+    _options(timings, "store", "general-store", "fisher", required=False)
+    timings.add_argument("--methods", nargs="+", required=True)
+
+    tables = _add(commands, "tables", "metrics.csv, table1.csv, costs.csv and savings.csv")
+    tables.add_argument("--runs", type=Path, nargs="+", required=True)
+    tables.add_argument("--timed", type=Path, nargs="+", required=True)
+    _options(tables, "out")
+
+    gather = _add(commands, "gather", "one table 1 of several scales", scale=False)
+    gather.add_argument("--tables", type=Path, nargs="+", required=True)
+    _options(gather, "out")
+
+    figure = _add(commands, "figure", "the forgetting plot of a table 1", scale=False)
+    figure.add_argument("--table", type=Path, required=True)
+    _options(figure, "out")
+
+    show = _add(commands, "show", "print table 1 and savings, aligned", scale=False)
+    show.add_argument("--results", type=Path, required=True, help="the folder of table1.csv")
+
+    readme = _add(commands, "readme", "write a kept table 1 into a document", scale=False)
+    readme.add_argument("--reference", type=Path, required=True, help="results/reference/<scale>")
+    readme.add_argument("--into", type=Path, required=True, help="a Markdown file with markers")
+    return top
+
+
+def _add(commands, name: str, words: str, scale: bool = True) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=words, description=words)
+    command.set_defaults(run=lambda **given: _run(name.replace("-", "_"), scale, given))
+    if scale:
+        command.add_argument("--config", type=Path, required=True, help="workflow/config/*.yaml")
+    return command
+
+
+def _options(command: argparse.ArgumentParser, *names: str, required: bool = True) -> None:
+    kinds = {"seed": int, "base": str, "domain": str, "method": str}
+    for name in names:
+        command.add_argument(f"--{name}", type=kinds.get(name, Path), required=required)
+
+
+def _run(name: str, with_scale: bool, given: dict) -> None:
+    from lrmoclip import commands
+
+    if with_scale:
+        given["scale"] = config.load(given.pop("config"))
+    if "checkpoint" in given:
+        given = _with_bench(given)
+    getattr(commands, name)(**given)
+
+
+def _with_bench(given: dict) -> dict:
+    """Replace the options that describe a Workbench by one."""
+    from dataclasses import fields
+
+    from lrmoclip.workbench import Workbench
+
+    names = {field.name for field in fields(Workbench)}
+    bench = Workbench(**{"domain": "replay"} | {k: v for k, v in given.items() if k in names})
+    if bench.domain != "replay":  # the sample of general text is not a domain of the config
+        bench.scale.domain(bench.domain)
+    return {"bench": bench} | {k: v for k, v in given.items() if k not in names}
