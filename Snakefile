@@ -1,0 +1,17 @@
+# From a config to the tables: one rule file an arrow.
+#   .venv/bin/snakemake --cores all results/table1.csv
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/base.smk"
+include: "workflow/rules/stage0.smk"
+include: "workflow/rules/stage1.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tuning.smk"
+include: "workflow/rules/tables.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "results/table1.csv",
+        expand("results/{scale}/figures/forgetting.{kind}", scale=SCALES, kind=["png", "svg"]),

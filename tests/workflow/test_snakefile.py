@@ -1,0 +1,141 @@
+"""The real Snakefile at a tiny scale: from nothing to the tables, then a no-op, then after a loss;
+and what a user's mistakes look like."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
+SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+RUNS = "results/tiny/qwen3-s0"
+
+
+def snakemake(folder: Path, *options: str, scales: str = str(TINY)) -> subprocess.CompletedProcess:
+    command = [*SNAKEMAKE, "--cores", "2", "--config", f"scales={scales}", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
+
+
+def jobs(done: subprocess.CompletedProcess) -> set[str]:
+    return set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", done.stderr))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which the whole workflow ran, once killed on its way."""
+    folder = tmp_path_factory.mktemp("workflow")
+    reproduce = [sys.executable, "-m", "lrmoclip.reproduce", "--snakefile", str(ROOT / "Snakefile")]
+    reproduce += ["--config", f"scales={TINY}"]
+    first = subprocess.Popen(
+        reproduce, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (folder / RUNS / "base").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    # The process and everything it started, at once: the lock stays behind.
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert list((folder / ".snakemake" / "locks").glob("*"))
+    again = subprocess.run(reproduce, cwd=folder, capture_output=True, text=True, timeout=500)
+    assert again.returncode == 0, again.stderr
+    assert "forgetting" in again.stdout and "results/tiny" in again.stdout
+    return folder
+
+
+def test_every_file_of_the_contract_is_there(finished):
+    for name in ("metrics.csv", "table1.csv", "costs.csv", "savings.csv", "provenance.json"):
+        assert (finished / "results/tiny" / name).stat().st_size > 0
+    for kind in ("png", "svg"):
+        assert (finished / f"results/tiny/figures/forgetting.{kind}").stat().st_size > 0
+    run = finished / RUNS / "nl2sql/lr_moclip/seed2"
+    names = {"model", "training.csv", "run.json", "metrics.json", "samples.parquet"}
+    assert {path.name for path in run.iterdir()} == names
+    assert (finished / RUNS / "telecom/stage0/manifest.json").exists()
+    rows = (finished / "results/table1.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 5  # two domains, four methods and the base
+    leftovers = [p for p in finished.rglob("*.tmp") if p.name.startswith(".")]
+    # The killed run may have left a temporary of its own; nothing else may.
+    assert all("results/tiny" in str(p) for p in leftovers)
+
+
+def test_a_second_run_does_nothing(finished):
+    done = snakemake(finished)
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stderr and not jobs(done)
+
+
+def test_a_lost_file_is_made_again_with_what_hangs_on_it(finished):
+    metrics = finished / "results/tiny/metrics.csv"
+    before = metrics.read_bytes()
+    lost = finished / RUNS / "telecom/full_ft/seed1/metrics.json"
+    lost.unlink()
+    done = snakemake(finished)
+    assert done.returncode == 0, done.stderr
+    assert jobs(done) == {"evaluate_tiny", "tables", "table1", "forgetting_plot", "all"}
+    assert metrics.read_bytes() == before
+
+
+def test_a_cold_run_of_one_method_gives_the_same_bytes(finished, tmp_path):
+    shutil.copytree(finished / "results/tiny/data", tmp_path / "results/tiny/data")
+    target = f"{RUNS}/nl2sql/lr_moclip/seed1/run.json"
+    done = snakemake(tmp_path, target)
+    assert done.returncode == 0, done.stderr
+    name = "nl2sql/lr_moclip/seed1/model/model.safetensors"
+    assert (tmp_path / RUNS / name).read_bytes() == (finished / RUNS / name).read_bytes()
+
+
+def test_tuning_is_a_target_of_its_own(finished):
+    target = "results/tiny/qwen3-s0/telecom/lr_moclip/tuning.csv"
+    assert not (finished / target).exists()
+    done = snakemake(finished, target)
+    assert done.returncode == 0, done.stderr
+    assert jobs(done) == {"tune"}
+    rows = (finished / target).read_text().splitlines()
+    assert len(rows) == 1 + 2  # the two rates of the grid
+
+
+def test_lint_has_nothing_to_say():
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Congratulations" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("scales=nano", "unknown scale 'nano'"),
+        ("methods=full_ft,sgd", "unknown method 'sgd'"),
+        ("seeds=1,x", "--config seeds"),
+        ("steps=3", "unknown key steps"),
+    ],
+)
+def test_a_wrong_config_is_one_line(tmp_path, config, words):
+    done = subprocess.run(
+        [*SNAKEMAKE, "--cores", "1", "--config", config],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    [line] = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    assert line.startswith("error: ") and words in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_failing_rule_shows_its_one_line(finished, tmp_path):
+    shutil.copytree(finished / "results", tmp_path / "results")
+    manifest = tmp_path / RUNS / "telecom/stage0/candidates.safetensors"
+    manifest.write_bytes(manifest.read_bytes()[:-1])
+    target = f"{RUNS}/telecom/lr_moclip/seed1/run.json"
+    done = snakemake(tmp_path, "--forcerun", "train", "--show-failed-logs", "--", target)
+    assert done.returncode != 0
+    assert "error: " in done.stdout + done.stderr and "checksum" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

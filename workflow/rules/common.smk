@@ -1,0 +1,80 @@
+# Which scales run, and look-ups in their configs. Scales come from `--config scales=a,b`; the lists
+# `methods` and `seeds` may be given there, too.
+import sys
+from pathlib import Path
+
+from lrmoclip import config as configs
+from lrmoclip.errors import UserError
+
+CONFIGS = Path(workflow.basedir) / "workflow" / "config"
+LRMOCLIP = f"{sys.executable} -m lrmoclip"
+
+
+def load_scales(chosen):
+    try:
+        return configs.load_chosen(CONFIGS, chosen)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+SCALES = load_scales(config)
+
+
+wildcard_constraints:
+    scale="|".join(SCALES),
+    base="[a-z0-9.-]+",
+    domain="[a-z0-9_]+",
+    method="[a-z0-9_]+",
+    seed=r"\d+",
+
+
+def scale_of(wildcards):
+    return SCALES[wildcards.scale]
+
+
+def config_of(wildcards):
+    return scale_of(wildcards).path
+
+
+def setting(*keys):
+    """A rule's parameter that reruns it when this part of the config changes."""
+
+    def value(wildcards):
+        return configs.fingerprint([scale_of(wildcards)[key] for key in keys])
+
+    return value
+
+
+def point(wildcards):
+    """A rule's parameter that reruns it when the method's point changes."""
+    return configs.fingerprint(scale_of(wildcards).method(wildcards.method))
+
+
+def sets_of(wildcards):
+    """Files that a method needs beside base and data, as options of the command line."""
+    return option_files(scale_of(wildcards), [wildcards.method], wildcards)
+
+
+def sets_of_all(wildcards):
+    scale = scale_of(wildcards)
+    return option_files(scale, scale["methods"], wildcards)
+
+
+def option_files(scale, methods, wildcards):
+    root = f"results/{wildcards.scale}/{wildcards.base}"
+    points = [scale.method(method) for method in methods]
+    found = {}
+    if any(configs.needs_sets(p) for p in points):
+        found["store"] = f"{root}/{wildcards.domain}/stage0"
+    if any(configs.needs_sets(p) and p["replay"] for p in points):
+        found["general_store"] = f"{root}/replay/stage0"
+    if any(p["penalty"]["name"] == "ewc" for p in points):
+        found["fisher"] = f"{root}/fisher.safetensors"
+    return found
+
+
+def as_options(wildcards, input):
+    names = ("store", "general_store", "fisher")
+    return " ".join(
+        f"--{name.replace('_', '-')} {input[name]}" for name in names if name in input.keys()
+    )

@@ -1,0 +1,45 @@
+# Not part of the default run. Its outcome is kept in results/reference/, where configs read it.
+rule tune:
+    input:
+        unpack(sets_of),
+        data=rules.data.output,
+        base=rules.base.output,
+    output:
+        "results/{scale}/{base}/{domain}/{method}/tuning.csv",
+    params:
+        config=config_of,
+        depends=setting("stage1", "tuning", "evaluation", "general", "domains"),
+        point=point,
+        options=as_options,
+    threads: lambda w: scale_of(w)["threads"]["train"]
+    log:
+        "results/{scale}/logs/{base}/{domain}/{method}/tune.log",
+    benchmark:
+        "results/{scale}/logs/{base}/{domain}/{method}/tune.tsv"
+    shell:
+        "{LRMOCLIP} tune --config {params.config} --base {wildcards.base}"
+        " --domain {wildcards.domain} --method {wildcards.method}"
+        " --checkpoint {input.base} --data {input.data} {params.options} --out {output} 2> {log}"
+
+
+rule learning_rates:
+    input:
+        lambda w: expand(
+            "results/{{scale}}/{base}/{domain}/{method}/tuning.csv",
+            base=scale_of(w)["bases"],
+            domain=scale_of(w)["domains"],
+            method=scale_of(w)["methods"],
+        ),
+    output:
+        "results/{scale}/learning_rates.csv",
+        "results/{scale}/tuning.csv",
+        "results/{scale}/tuning_provenance.json",
+    log:
+        "results/{scale}/logs/learning_rates.log",
+    shell:
+        "{LRMOCLIP} learning-rates --sweeps {input} --out {output[0]} 2> {log}"
+
+
+rule tuning:
+    input:
+        expand("results/{scale}/learning_rates.csv", scale=SCALES),
