@@ -1,0 +1,41 @@
+# `make reproduce` and `make test` are all that most people need.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+RUN := $(VENV)/bin/python -m
+
+.PHONY: reproduce test lint lock clean
+
+reproduce: $(READY)
+	$(RUN) lrmoclip.reproduce
+
+test: $(READY)
+	$(RUN) pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/snakefmt --check --line-length 100 Snakefile workflow
+	$(VENV)/bin/snakemake --lint
+
+$(READY): envs/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.11" % v[:2])'
+	@echo "Installing the pinned environment into $(VENV) (about two minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN) pip install --quiet --disable-pip-version-check --requirement envs/requirements.lock
+	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Resolve pyproject.toml anew. Local build tags such as +cpu are no public versions.
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install --quiet torch==2.13.0 setuptools '.[workflow,test,dev]'
+	sed -n '/^#/p' envs/requirements.lock > envs/requirements.new
+	$(VENV)-lock/bin/pip freeze --all --exclude lrmoclip --exclude pip | sed 's/+cpu$$//' >> envs/requirements.new
+	mv envs/requirements.new envs/requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) .snakemake
+	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""`make reproduce`: runs the workflow, going on after an interruption, then prints the table."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+SNAKEMAKE = (sys.executable, "-m", "snakemake")
+FLAGS = ("--cores", "all", "--rerun-incomplete", "--show-failed-logs", "--quiet", "rules")
+
+
+def main(options: list[str]) -> int:
+    """Run Snakemake's default target with further `options`; returns its exit status, or 2 where
+    another Snakemake is at work in this folder."""
+    root = Path.cwd()
+    if other := running_snakemake(root):
+        print(f"error: Snakemake is at work here, process {other}. Wait for it", file=sys.stderr)
+        return 2
+    if any((root / ".snakemake" / "locks").glob("*")):
+        # Left by a killed run: nobody holds it, as was just seen.
+        subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options], check=True)
+    status = subprocess.run([*SNAKEMAKE, *FLAGS, *options]).returncode
+    if status == 0:
+        print(flush=True)
+        show = [sys.executable, "-m", "lrmoclip", "show", "--results", "results"]
+        status = subprocess.run(show).returncode
+    return status
+
+
+def running_snakemake(root: Path) -> int | None:
+    """The process id of a Snakemake whose working directory is `root`."""
+    for process in psutil.process_iter(["pid", "cwd", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if process.info["cwd"] == str(root) and any("snakemake" in word for word in words[:4]):
+            return process.info["pid"]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
