@@ -246,7 +246,7 @@ def test_a_broken_file_of_learning_rates_is_named(edit, tmp_path, text):
     (tmp_path / "rates.csv").write_bytes(text)
     scale = config.load(edit(TINY, {"learning_rates": "rates.csv"}))
 
-    with pytest.raises(UserError, match="broken|not UTF-8") as raised:
+    with pytest.raises(UserError, match=r"broken|not UTF-8") as raised:
         scale.learning_rate("b", "d", "m")
 
     assert message_of(raised).startswith(f"{tmp_path / 'rates.csv'}: ")
