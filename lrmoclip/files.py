@@ -120,17 +120,17 @@ def read_jsonl(path: Path, fields: Iterable[str] = ("id", "prompt", "answer")) -
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes, or of a folder's relative names and bytes, in sorted order."""
-    path, digest = Path(path), hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(str(file.relative_to(path)).encode())
-        try:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        except OSError as error:
-            raise UserError(
-                f"{file}: cannot be read ({error.strerror})", "Make it with the rule that owns it"
-            ) from None
-    return digest.hexdigest()
+    """Hex digest of a file's bytes, as `sha256sum` prints it; of a folder, that of the sorted list
+    of its files' names and digests."""
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        listed = "".join(f"{sha256(f)}  {f.relative_to(path).as_posix()}\n" for f in files)
+        return hashlib.sha256(listed.encode()).hexdigest()
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror})", "Make it with the rule that owns it"
+        ) from None

@@ -25,7 +25,7 @@ VOCABULARY = 8192
 # Of the *.jsonl and *.sql files of the world below. Where a change of the generator is meant, copy
 # the digest that the failing test prints and make the kept reference results anew: they belong to
 # another world. Where no change is meant, the world is no longer the same on every machine.
-PINNED = ""
+PINNED = "69a86b76d157d021d6dafcc93d0f6204abf692fad93bf2c248f0f1da4ff6788d"
 
 
 def digest(folder: Path) -> str:

@@ -3,16 +3,19 @@ rule base:
         data=rules.data.output,
     output:
         directory("results/{scale}/{base}/base"),
-    params:
-        config=config_of,
-        depends=lambda w: configs.fingerprint(scale_of(w).base(w.base)),
-    threads: lambda w: scale_of(w)["threads"]["pretrain"]
     log:
         "results/{scale}/logs/{base}/base.log",
     benchmark:
         "results/{scale}/logs/{base}/base.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: lambda w: scale_of(w)["threads"]["pretrain"]
+    params:
+        lrmoclip=LRMOCLIP,
+        config=config_of,
+        depends=lambda w: configs.fingerprint(scale_of(w).base(w.base)),
     shell:
-        "{LRMOCLIP} base --config {params.config} --base {wildcards.base} --data {input.data}"
+        "{params.lrmoclip} base --config {params.config} --base {wildcards.base} --data {input.data}"
         " --out {output} 2> {log}"
 
 
@@ -22,14 +25,17 @@ rule fisher:
         base=rules.base.output,
     output:
         "results/{scale}/{base}/fisher.safetensors",
-    params:
-        config=config_of,
-        depends=setting("ewc"),
-    threads: lambda w: scale_of(w)["threads"]["train"]
     log:
         "results/{scale}/logs/{base}/fisher.log",
     benchmark:
         "results/{scale}/logs/{base}/fisher.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: lambda w: scale_of(w)["threads"]["train"]
+    params:
+        lrmoclip=LRMOCLIP,
+        config=config_of,
+        depends=setting("ewc"),
     shell:
-        "{LRMOCLIP} fisher --config {params.config} --base {wildcards.base}"
+        "{params.lrmoclip} fisher --config {params.config} --base {wildcards.base}"
         " --checkpoint {input.base} --data {input.data} --out {output} 2> {log}"

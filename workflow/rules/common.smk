@@ -78,3 +78,25 @@ def as_options(wildcards, input):
     return " ".join(
         f"--{name.replace('_', '-')} {input[name]}" for name in names if name in input.keys()
     )
+
+
+def learning_rate(wildcards):
+    """None where none is kept: the rule's command then says so in one line."""
+    try:
+        return scale_of(wildcards).learning_rate(wildcards.base, wildcards.domain, wildcards.method)
+    except UserError:
+        return None
+
+
+def run_files(wildcards):
+    scale = scale_of(wildcards)
+    places = dict(base=scale["bases"], domain=scale["domains"])
+    root = "results/{{scale}}/{base}/{domain}"
+    trained = dict(method=scale["methods"], seed=scale["seeds"], **places)
+    return {
+        "base": expand(f"{root}/base/seed0/metrics.json", **places),
+        "metrics": expand(f"{root}/{{method}}/seed{{seed}}/metrics.json", **trained),
+        "samples": expand(f"{root}/{{method}}/seed{{seed}}/samples.parquet", **trained),
+        "runs": expand(f"{root}/{{method}}/seed{{seed}}/run.json", **trained),
+        "timed": expand(f"{root}/timings.json", **places),
+    }

@@ -1,12 +1,15 @@
 rule data:
     output:
         directory("results/{scale}/data"),
-    params:
-        config=config_of,
-        depends=setting("data"),
     log:
         "results/{scale}/logs/data.log",
     benchmark:
         "results/{scale}/logs/data.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        lrmoclip=LRMOCLIP,
+        config=config_of,
+        depends=setting("data"),
     shell:
-        "{LRMOCLIP} data --config {params.config} --out {output} 2> {log}"
+        "{params.lrmoclip} data --config {params.config} --out {output} 2> {log}"

@@ -20,20 +20,23 @@ for scale in SCALES.values():
                 f"results/{scale.name}/{{{{base}}}}/{{{{domain}}}}/{{{{method}}}}/seed{{seed}}/samples.parquet",
                 seed=scale["seeds"],
             ),
-        wildcard_constraints:
-            method="|".join(scale["methods"]),
-        params:
-            config=scale.path,
-            depends=configs.fingerprint([scale["evaluation"], scale["general"], scale["domains"]]),
-            seeds=scale["seeds"],
-            outs=lambda w, output: [Path(path).parent for path in output.metrics],
-        threads: scale["threads"]["evaluate"]
         log:
             f"results/{scale.name}/logs/{{base}}/{{domain}}/{{method}}/evaluate.log",
         benchmark:
             f"results/{scale.name}/logs/{{base}}/{{domain}}/{{method}}/evaluate.tsv"
+        wildcard_constraints:
+            method="|".join(scale["methods"]),
+        conda:
+            "../../envs/conda.yaml"
+        threads: scale["threads"]["evaluate"]
+        params:
+            lrmoclip=LRMOCLIP,
+            config=scale.path,
+            depends=configs.fingerprint([scale["evaluation"], scale["general"], scale["domains"]]),
+            seeds=scale["seeds"],
+            outs=lambda w, output: [Path(path).parent for path in output.metrics],
         shell:
-            "{LRMOCLIP} evaluate --config {params.config} --base {wildcards.base}"
+            "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"
             " --domain {wildcards.domain} --method {wildcards.method} --data {input.data}"
             " --seeds {params.seeds} --models {input.models} --outs {params.outs} 2> {log}"
 
@@ -46,16 +49,19 @@ rule evaluate_base:
     output:
         metrics="results/{scale}/{base}/{domain}/base/seed0/metrics.json",
         samples="results/{scale}/{base}/{domain}/base/seed0/samples.parquet",
-    params:
-        config=config_of,
-        depends=setting("evaluation", "general", "domains"),
-        out=lambda w, output: Path(output.metrics).parent,
-    threads: lambda w: scale_of(w)["threads"]["evaluate"]
     log:
         "results/{scale}/logs/{base}/{domain}/base/evaluate.log",
     benchmark:
         "results/{scale}/logs/{base}/{domain}/base/evaluate.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: lambda w: scale_of(w)["threads"]["evaluate"]
+    params:
+        lrmoclip=LRMOCLIP,
+        config=config_of,
+        depends=setting("evaluation", "general", "domains"),
+        out=lambda w, output: Path(output.metrics).parent,
     shell:
-        "{LRMOCLIP} evaluate --config {params.config} --base {wildcards.base}"
+        "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"
         " --domain {wildcards.domain} --method base --data {input.data}"
         " --seeds 0 --models {input.model} --outs {params.out} 2> {log}"

@@ -1,11 +1,3 @@
-def learning_rate(wildcards):
-    """None where none is kept: the rule's command then says so in one line."""
-    try:
-        return scale_of(wildcards).learning_rate(wildcards.base, wildcards.domain, wildcards.method)
-    except UserError:
-        return None
-
-
 rule train:
     input:
         unpack(sets_of),
@@ -15,19 +7,22 @@ rule train:
         model=directory("results/{scale}/{base}/{domain}/{method}/seed{seed}/model"),
         log="results/{scale}/{base}/{domain}/{method}/seed{seed}/training.csv",
         run="results/{scale}/{base}/{domain}/{method}/seed{seed}/run.json",
+    log:
+        "results/{scale}/logs/{base}/{domain}/{method}/train{seed}.log",
+    benchmark:
+        "results/{scale}/logs/{base}/{domain}/{method}/train{seed}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: lambda w: scale_of(w)["threads"]["train"]
     params:
+        lrmoclip=LRMOCLIP,
         config=config_of,
         depends=setting("stage1"),
         point=point,
         lr=learning_rate,
         options=as_options,
-    threads: lambda w: scale_of(w)["threads"]["train"]
-    log:
-        "results/{scale}/logs/{base}/{domain}/{method}/train{seed}.log",
-    benchmark:
-        "results/{scale}/logs/{base}/{domain}/{method}/train{seed}.tsv"
     shell:
-        "{LRMOCLIP} train --config {params.config} --base {wildcards.base}"
+        "{params.lrmoclip} train --config {params.config} --base {wildcards.base}"
         " --domain {wildcards.domain} --method {wildcards.method} --seed {wildcards.seed}"
         " --checkpoint {input.base} --data {input.data} {params.options}"
         " --out $(dirname {output.run}) 2> {log}"

@@ -6,18 +6,21 @@ rule tune:
         base=rules.base.output,
     output:
         "results/{scale}/{base}/{domain}/{method}/tuning.csv",
-    params:
-        config=config_of,
-        depends=setting("stage1", "tuning", "evaluation", "general", "domains"),
-        point=point,
-        options=as_options,
-    threads: lambda w: scale_of(w)["threads"]["train"]
     log:
         "results/{scale}/logs/{base}/{domain}/{method}/tune.log",
     benchmark:
         "results/{scale}/logs/{base}/{domain}/{method}/tune.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: lambda w: scale_of(w)["threads"]["train"]
+    params:
+        lrmoclip=LRMOCLIP,
+        config=config_of,
+        depends=setting("stage1", "tuning", "evaluation", "general", "domains"),
+        point=point,
+        options=as_options,
     shell:
-        "{LRMOCLIP} tune --config {params.config} --base {wildcards.base}"
+        "{params.lrmoclip} tune --config {params.config} --base {wildcards.base}"
         " --domain {wildcards.domain} --method {wildcards.method}"
         " --checkpoint {input.base} --data {input.data} {params.options} --out {output} 2> {log}"
 
@@ -31,13 +34,17 @@ rule learning_rates:
             method=scale_of(w)["methods"],
         ),
     output:
-        "results/{scale}/learning_rates.csv",
-        "results/{scale}/tuning.csv",
-        "results/{scale}/tuning_provenance.json",
+        rates="results/{scale}/learning_rates.csv",
+        sweeps="results/{scale}/tuning.csv",
+        provenance="results/{scale}/tuning_provenance.json",
     log:
         "results/{scale}/logs/learning_rates.log",
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        lrmoclip=LRMOCLIP,
     shell:
-        "{LRMOCLIP} learning-rates --sweeps {input} --out {output[0]} 2> {log}"
+        "{params.lrmoclip} learning-rates --sweeps {input} --out {output.rates} 2> {log}"
 
 
 rule tuning:
