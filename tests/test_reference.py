@@ -1,0 +1,78 @@
+"""The results that we keep: what the finished world is like, and that the README shows them."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lrmoclip import commands, config
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference" / "micro"
+DOMAINS = ("telecom", "nl2sql")
+
+
+@pytest.fixture(scope="module")
+def scale():
+    return config.load(ROOT / "workflow" / "config" / "micro.yaml")
+
+
+@pytest.fixture(scope="module")
+def table():
+    return pd.read_csv(REFERENCE / "table1.csv").set_index(["domain", "method"])
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_base_is_at_least_at_twice_chance_on_each_general_benchmark(table, scale, domain):
+    base = table.loc[domain, "base"]
+    for role, benchmark in scale["general"].items():
+        assert base[role] >= 200 * benchmark["chance"], role
+    assert base["math"] >= 50
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_full_fine_tuning_has_something_to_win_and_something_to_forget(table, domain):
+    gain = (
+        table.loc[(domain, "full_ft"), "domain_score"] - table.loc[(domain, "base"), "domain_score"]
+    )
+    assert gain >= 20
+    assert table.loc[(domain, "full_ft"), "forgetting"] >= 3
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_base_is_warm(table, domain):
+    assert table.loc[(domain, "lr_moclip"), "gold_in_set"] >= 90
+
+
+def test_the_table_has_every_method_with_five_seeds(table, scale):
+    assert len(scale["seeds"]) >= 5
+    for domain in DOMAINS:
+        assert list(table.loc[domain].index) == ["base", *scale["methods"]]
+        assert (table.loc[domain, "seeds"].iloc[1:] == len(scale["seeds"])).all()
+
+
+def test_every_method_was_tuned_on_the_same_grid(scale):
+    swept = pd.read_csv(REFERENCE / "tuning.csv")
+    grid = set(scale["tuning"]["learning_rates"])
+    assert min(grid) <= 1.5e-4 and max(grid) >= 1e-2
+    for _, group in swept.groupby(["base", "domain", "method"]):
+        assert set(group["lr"]) == grid
+    for base in scale["bases"]:
+        for domain in DOMAINS:
+            for method in scale["methods"]:
+                assert scale.learning_rate(base, domain, method) in grid
+
+
+def test_the_kept_results_say_where_they_come_from():
+    made = (REFERENCE / "provenance.json").read_text()
+    for word in ("commit", "hardware", "versions", "config", "seeds"):
+        assert f'"{word}"' in made
+
+
+def test_the_readme_shows_the_kept_table(tmp_path):
+    again = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", again)
+    commands.readme(REFERENCE, again)
+    assert again.read_text() == (ROOT / "README.md").read_text()
+    assert "lr_sampled_moclip" in again.read_text()
