@@ -47,15 +47,16 @@ def parser() -> argparse.ArgumentParser:
     fisher = _add(commands, "fisher", "Fisher diagonal on general data, for EWC")
     _options(fisher, "base", "checkpoint", "data", "out")
 
-    train = _add(commands, "train", "train one method with one seed: Stage 1")
-    _options(train, "base", "domain", "method", "seed", "checkpoint", "data", "out")
+    train = _add(commands, "train", "train one method, seed after seed: Stage 1")
+    _options(train, "base", "domain", "method", "checkpoint", "data")
     _options(train, "store", "general-store", "fisher", required=False)
 
     evaluate = _add(commands, "evaluate", "score checkpoints with lm-evaluation-harness")
     _options(evaluate, "base", "domain", "method", "data")
-    evaluate.add_argument("--seeds", type=int, nargs="+", required=True)
     evaluate.add_argument("--models", type=Path, nargs="+", required=True)
-    evaluate.add_argument("--outs", type=Path, nargs="+", required=True)
+    for command in (train, evaluate):
+        command.add_argument("--seeds", type=int, nargs="+", required=True)
+        command.add_argument("--outs", type=Path, nargs="+", required=True, help="one a seed")
 
     tune = _add(commands, "tune", "sweep the learning rates of one method on validation splits")
     _options(tune, "base", "domain", "method", "checkpoint", "data", "out")
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     _options(timings, "store", "general-store", "fisher", required=False)
     timings.add_argument("--methods", nargs="+", required=True)
 
-    tables = _add(commands, "tables", "metrics.csv, table1.csv, costs.csv and savings.csv")
+    tables = _add(commands, "tables", "a scale's metrics, table 1, costs, savings, warnings")
     tables.add_argument("--runs", type=Path, nargs="+", required=True)
     tables.add_argument("--timed", type=Path, nargs="+", required=True)
     _options(tables, "out")
@@ -101,7 +102,7 @@ def _add(commands, name: str, words: str, scale: bool = True) -> argparse.Argume
 
 
 def _options(command: argparse.ArgumentParser, *names: str, required: bool = True) -> None:
-    kinds = {"seed": int, "base": str, "domain": str, "method": str}
+    kinds = dict.fromkeys(("base", "domain", "method"), str)
     for name in names:
         command.add_argument(f"--{name}", type=kinds.get(name, Path), required=required)
 

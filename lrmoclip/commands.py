@@ -14,6 +14,7 @@ from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
 from lrmoclip.workbench import Workbench, base_fingerprint
 
+WARNED = ["scale", "base", "domain", "method", "seed", "warning"]  # columns of warnings.csv
 MARKERS = ("<!-- table 1 -->", "<!-- end of table 1 -->")
 
 
@@ -87,17 +88,22 @@ def general_fisher(bench: Workbench) -> dict:
     return fisher_diagonal(bench.model, batches, torch.Generator().manual_seed(0))
 
 
-def train(bench: Workbench, method: str, seed: int, out: Path) -> None:
-    """Train one method with one seed; write model/, training.csv and run.json into `out`."""
+def train(bench: Workbench, method: str, seeds: list[int], outs: list[Path]) -> None:
+    """Train one method with each seed; write model/, training.csv and run.json into its folder."""
+    _check_numbers(seeds=seeds, outs=outs)
+    bench.check(method)
+    set_threads(bench.scale["threads"]["train"])
+    for seed, out in zip(seeds, outs, strict=True):
+        _train(bench, method, seed, Path(out))
+
+
+def _train(bench: Workbench, method: str, seed: int, out: Path) -> None:
     import pandas as pd
 
     from lrmoclip.summary import run_summary
     from lrmoclip.training import train as train_run
 
-    start = time.perf_counter()
-    scale = bench.scale
-    bench.check(method)
-    set_threads(scale["threads"]["train"])
+    start, scale = time.perf_counter(), bench.scale
     lr = scale.learning_rate(bench.base, bench.domain, method)
     run = bench.run(method, lr, seed)
     log = train_run(run, bench.probe(method))
@@ -132,8 +138,7 @@ def evaluate(
     from lrmoclip.evaluation import Evaluator
     from lrmoclip.tasks import load_tasks
 
-    if not len(models) == len(outs) == len(seeds):
-        raise UserError("--models, --outs and --seeds differ in number", "Name one of each a run")
+    _check_numbers(models=models, outs=outs, seeds=seeds)
     set_threads(scale["threads"]["evaluate"])
     settings = scale["evaluation"]
     benchmarks = [*scale["general"].values(), scale.domain(domain)]
@@ -186,7 +191,8 @@ def timings(bench: Workbench, methods: list[str], out: Path) -> None:
 
 
 def tables(scale: Scale, runs: list[Path], timed: list[Path], out: Path) -> None:
-    """Write metrics.csv, table1.csv, costs.csv, savings.csv and provenance.json of one scale.
+    """Write metrics.csv, table1.csv, costs.csv, savings.csv, warnings.csv and provenance.json of
+    one scale.
 
     runs: folders with metrics.json and, but for the base, run.json. timed: files of `timings`.
     """
@@ -196,7 +202,7 @@ def tables(scale: Scale, runs: list[Path], timed: list[Path], out: Path) -> None
     from lrmoclip.tables import metrics_table, table1, to_csv
 
     by_domain = {(t["base"], t["domain"]): t for t in map(files.read_json, timed)}
-    cost_rows, savings = [], {}
+    cost_rows, savings, warned = [], {}, []
     for folder in map(Path, runs):
         if not (folder / "run.json").exists():
             continue
@@ -207,14 +213,18 @@ def tables(scale: Scale, runs: list[Path], timed: list[Path], out: Path) -> None
         cost_rows += costs.cost_rows(run, method, times, evaluation_s)
         if "full_ft" in times["step_s"]:
             key = (run["base"], run["domain"], run["method"])
-            savings[key] = costs.saving_row(run, method, scale.method("full_ft"), times)
+            full = scale.method("full_ft")
+            savings[key] = costs.saving_row(run, method, full, times, len(scale["seeds"]))
+        warned += [{k: run[k] for k in WARNED[:-1]} | {"warning": w} for w in run["warnings"]]
     metrics = [Path(folder) / "metrics.json" for folder in runs]
     cost_table = pd.DataFrame(cost_rows)
     scores = table1(metrics, cost_table, scale.settings, scale["methods"])
     out = Path(out)
     files.write_text(out / "metrics.csv", to_csv(metrics_table(metrics)))
     files.write_text(out / "costs.csv", cost_table.to_csv(index=False))
-    files.write_text(out / "savings.csv", pd.DataFrame(savings.values()).to_csv(index=False))
+    saved = pd.DataFrame(savings.values(), columns=costs.SAVINGS)
+    files.write_text(out / "savings.csv", saved.to_csv(index=False))
+    files.write_text(out / "warnings.csv", pd.DataFrame(warned, columns=WARNED).to_csv(index=False))
     made = provenance.stamp(
         config=config.fingerprint([scale.settings, scale.methods]), seeds=scale["seeds"]
     )
@@ -247,7 +257,8 @@ def show(results: Path) -> None:
     for scale in table["scale"].unique():
         folder = Path(results) / scale
         print(library.savings(library.read(folder / "savings.csv")))
-        print(f"Files: {folder}/{{table1,metrics,costs,savings}}.csv, {folder}/figures/")
+        print(library.warnings(library.read(folder / "warnings.csv")))
+        print(f"Files: {folder}/{{table1,metrics,costs,savings,warnings}}.csv, {folder}/figures/")
 
 
 def readme(reference: Path, into: Path) -> None:
@@ -262,6 +273,12 @@ def readme(reference: Path, into: Path) -> None:
     before, rest = document.split(MARKERS[0])
     after = rest.split(MARKERS[1])[1]
     files.write_text(into, f"{before}{MARKERS[0]}\n{table}\n{saved}{MARKERS[1]}{after}")
+
+
+def _check_numbers(**lists: list) -> None:
+    if len({len(values) for values in lists.values()}) > 1:
+        names = ", ".join(f"--{name}" for name in lists)
+        raise UserError(f"{names} differ in number", "Name one of each a run")
 
 
 def set_threads(count: int) -> None:

@@ -20,6 +20,10 @@ from lrmoclip.stage0 import collect_batch
 from lrmoclip.workbench import Workbench
 
 FISHER_CHUNK = 8  # records of one timed call
+SAVINGS = [  # columns of savings.csv
+    *("scale", "base", "domain", "method", "device", "supervised_share", "head_share"),
+    *("set_size_mean", "step_ratio_predicted", "step_ratio", "cost_ratio", "cost_ratio_amortised"),
+]
 
 
 def model_shape(model) -> dict[str, int]:
@@ -156,18 +160,26 @@ def cost_rows(run: dict, method: dict, timings: dict, evaluation_s: float) -> li
     ]
 
 
-def saving_row(run: dict, method: dict, full: dict, timings: dict) -> dict:
-    """What the restricted loss saves in a step against `full_ft`: predicted by FLOPs and measured,
-    beside the share of the head that bounds it."""
+def saving_row(run: dict, method: dict, full: dict, timings: dict, seeds: int) -> dict:
+    """What a method costs against `full_ft`, and the share of the head that bounds the saving.
+
+    step_ratio_predicted is by FLOPs, step_ratio measured (nothing but steps); cost_ratio charges
+    Stage 0 and the Fisher in full, cost_ratio_amortised shares them among `seeds` runs.
+    """
     shape, share = timings["shape"], timings["supervised_share"]
-    mean_k = run.get("set_size_mean") or 0.0
-    predicted = flops_per_token(method, shape, share, mean_k)
+    predicted = flops_per_token(method, shape, share, run.get("set_size_mean") or 0.0)
+    steps_s = run["steps"] * timings["step_s"][run["method"]]
+    full_s = run["steps"] * timings["step_s"]["full_ft"]
+    once_s = timings["stage0_s"] if config.needs_sets(method) else 0.0
+    once_s += timings["fisher_s"] if method["penalty"]["name"] == "ewc" else 0.0
     return {
         **{key: run[key] for key in ("scale", "base", "domain", "method")},
+        "device": timings["device"],
         "supervised_share": share,
         "head_share": head_share(shape, share),
         "set_size_mean": run.get("set_size_mean"),
         "step_ratio_predicted": predicted / flops_per_token(full, shape, share, 0.0),
-        "step_ratio": timings["step_s"][run["method"]] / timings["step_s"]["full_ft"],
-        "stage0_steps": timings["stage0_s"] / timings["step_s"]["full_ft"],
+        "step_ratio": steps_s / full_s,
+        "cost_ratio": (steps_s + once_s) / full_s,
+        "cost_ratio_amortised": (steps_s + once_s / seeds) / full_s,
     }

@@ -16,8 +16,9 @@ from lrmoclip.errors import UserError
 from lrmoclip.stats import Interval, mean_interval
 
 SAVINGS_LEGEND = (
-    "A training step against a full_ft step. The head's share is that of the vocabulary "
-    "projection in a full_ft step's FLOPs: no restricted loss can save more."
+    "Against full_ft, on {devices}. Steps alone, then with Stage 0 and Fisher in full (cost ratio) "
+    "or shared among the seeds (amortised). The head's share is that of the vocabulary projection "
+    "in a full_ft step's FLOPs: no restricted loss can save more."
 )
 
 KEYS = ["scale", "base", "domain", "method"]
@@ -157,10 +158,22 @@ def savings(table: pd.DataFrame, style: str = "simple") -> str:
         "mean set size": _column(table, "set_size_mean", 1),
         "step ratio, FLOPs": _column(table, "step_ratio_predicted", 2),
         "step ratio, measured": _column(table, "step_ratio", 2),
+        "cost ratio": _column(table, "cost_ratio", 2),
+        "amortised": _column(table, "cost_ratio_amortised", 2),
     }
     align = ["left", "left"] + ["right"] * (len(cells) - 2)
     grid = tabulate(cells, "keys", style, disable_numparse=True, colalign=align)
-    return f"{grid}\n{SAVINGS_LEGEND}\n"
+    devices = ", ".join(table["device"].unique())
+    return f"{grid}\n\n{SAVINGS_LEGEND.format(devices=devices)}\n"
+
+
+def warnings(table: pd.DataFrame) -> str:
+    """warnings.csv for a reader: a line a domain and method, with the first of its messages."""
+    lines = []
+    for (domain, method), rows in table.groupby(["domain", "method"], sort=False):
+        count, first = rows["seed"].nunique(), rows["warning"].iloc[0]
+        lines.append(f"warning: {domain}, {method}, {count} runs, such as: {first}")
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 @dataclass(frozen=True)

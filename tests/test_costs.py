@@ -3,6 +3,7 @@
 import pytest
 
 from lrmoclip.costs import (
+    SAVINGS,
     cost_rows,
     flops_per_token,
     forward_flops,
@@ -85,11 +86,15 @@ def test_stage0_is_charged_to_methods_with_sets_and_the_fisher_to_ewc():
 
 
 def test_savings_show_prediction_measurement_and_bound():
-    row = saving_row(RUN, LR, POINT, TIMINGS)
+    row = saving_row(RUN, LR, POINT, TIMINGS, seeds=2)
     assert row["step_ratio"] == pytest.approx(0.5)
     assert row["step_ratio_predicted"] == pytest.approx((600 + 120) / (6 * (100 + 500)))
     assert row["head_share"] == pytest.approx(500 / 600)
-    assert row["stage0_steps"] == pytest.approx(100)
+    # 100 steps of 0.036 s and a Stage 0 of 7.2 s, whole or half, against 100 steps of 0.072 s.
+    assert row["cost_ratio"] == pytest.approx(10.8 / 7.2)
+    assert row["cost_ratio_amortised"] == pytest.approx(7.2 / 7.2)
+    assert row["device"] == "cpu: test"
+    assert list(row) == SAVINGS
 
 
 def test_every_contestant_is_called_in_every_round_and_none_always_first():

@@ -16,9 +16,11 @@ from lrmoclip.tables import (
     gather,
     markdown,
     metrics_table,
+    savings,
     show,
     table1,
     to_csv,
+    warnings,
 )
 
 ROLES = {
@@ -283,3 +285,36 @@ def test_what_is_shown_says_when_benchmarks_are_stand_ins(paths, costs, render):
     assert STAND_INS in text
     assert STAND_INS not in render(table.assign(scale="small"))
     assert "qwen3-s0" in text and "nan" not in text
+
+
+def test_savings_show_the_heads_share_and_the_device_beside_every_ratio():
+    table = pd.DataFrame(
+        {
+            "domain": ["telecom"],
+            "method": ["lr_moclip"],
+            "device": ["cpu: test"],
+            "head_share": [0.153],
+            "set_size_mean": [6.13],
+            "step_ratio_predicted": [0.847],
+            "step_ratio": [0.9],
+            "cost_ratio": [1.25],
+            "cost_ratio_amortised": [0.97],
+        }
+    )
+
+    shown = savings(table)
+
+    row = shown.splitlines()[2].split()
+    assert row == ["telecom", "lr_moclip", "15.3", "6.1", "0.85", "0.90", "1.25", "0.97"]
+    assert "on cpu: test" in shown
+
+
+def test_warnings_are_a_line_a_method_with_how_many_runs():
+    rows = [("m", 1, "cold"), ("m", 1, "leaks"), ("m", 2, "cold"), ("n", 1, "x")]
+    table = pd.DataFrame(rows, columns=["method", "seed", "warning"]).assign(domain="d")
+
+    assert warnings(table).splitlines() == [
+        "warning: d, m, 2 runs, such as: cold",
+        "warning: d, n, 1 runs, such as: x",
+    ]
+    assert warnings(table.iloc[:0]) == ""

@@ -35,6 +35,7 @@ rule tables:
             "table1.csv",
             "costs.csv",
             "savings.csv",
+            "warnings.csv",
             "provenance.json",
         ),
     log:
