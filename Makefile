@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: reproduce test lint lock clean
+.PHONY: reproduce test lint keep lock clean
 
 reproduce: $(READY)
 	$(RUN) lrmoclip.reproduce
@@ -22,9 +22,15 @@ $(READY): envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.11" % v[:2])'
 	@echo "Installing the pinned environment into $(VENV) (about two minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) pip install --quiet --disable-pip-version-check --requirement envs/requirements.lock
-	@$(RUN) pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(RUN) pip install -qq --disable-pip-version-check --requirement envs/requirements.lock
+	@$(RUN) pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Keep what `make reproduce` made as the reference, and show it in the README.
+KEPT := results/reference/micro
+keep: $(READY)
+	cp results/micro/*.csv results/micro/provenance.json results/micro/figures/forgetting.* $(KEPT)
+	$(RUN) lrmoclip readme --reference $(KEPT) --into README.md
 
 # Resolve pyproject.toml anew. Local build tags such as +cpu are no public versions.
 lock:

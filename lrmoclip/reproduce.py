@@ -6,16 +6,21 @@ from pathlib import Path
 
 import psutil
 
+from lrmoclip import files
+from lrmoclip.errors import UserError
+
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 FLAGS = ("--cores", "all", "--rerun-incomplete", "--show-failed-logs", "--quiet", "rules")
 
 
 def main(options: list[str]) -> int:
     """Run Snakemake's default target with further `options`; returns its exit status, or 2 where
-    another Snakemake is at work in this folder."""
+    another Snakemake is at work in this folder or nothing can be written."""
     root = Path.cwd()
-    if other := running_snakemake(root):
-        print(f"error: Snakemake is at work here, process {other}. Wait for it", file=sys.stderr)
+    try:
+        check(root)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     if any((root / ".snakemake" / "locks").glob("*")):
         # Left by a killed run: nobody holds it, as was just seen.
@@ -26,6 +31,15 @@ def main(options: list[str]) -> int:
         show = [sys.executable, "-m", "lrmoclip", "show", "--results", "results"]
         status = subprocess.run(show).returncode
     return status
+
+
+def check(root: Path) -> None:
+    """Raise UserError for what Snakemake would say in many lines."""
+    if other := running_snakemake(root):
+        raise UserError(f"{root}: Snakemake is at work here, process {other}", "Wait for it")
+    with files.whole(root / "results" / ".writable") as temporary:
+        temporary.touch()
+    (root / "results" / ".writable").unlink()
 
 
 def running_snakemake(root: Path) -> int | None:

@@ -32,9 +32,11 @@ LOADING = re.compile("$|Loading weights: ")  # transformers' progress bar, and t
 
 
 def run(command: str, **options) -> int:
+    """One arrow; `train` takes lists of seeds and folders, here of one each."""
+    lists = {"seed": "seeds", "out": "outs"} if command == "train" else {}
     argv = [command]
     for name, value in options.items():
-        argv += [f"--{name.replace('_', '-')}", str(value)]
+        argv += [f"--{lists.get(name, name).replace('_', '-')}", str(value)]
     return main(argv)
 
 
@@ -326,3 +328,22 @@ def test_training_changes_the_base_and_leaves_its_file(given, trained):
     assert files.sha256(trained / "model" / TOKENIZER) == files.sha256(
         given["checkpoint"] / TOKENIZER
     )
+
+
+def test_seeds_trained_in_one_process_are_those_trained_alone(given, store, trained, tmp_path):
+    outs = [str(tmp_path / "seed9"), str(tmp_path / "seed1")]
+    options = given | {"method": "lr_moclip", "store": store}
+    argv = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+    assert main(["train", *argv, "--seeds", "9", "1", "--outs", *outs]) == 0
+
+    alone = (trained / "model" / WEIGHTS).read_bytes()
+    assert (tmp_path / "seed1" / "model" / WEIGHTS).read_bytes() == alone
+
+
+def test_as_many_folders_as_seeds_are_asked_for(given, capsys):
+    argv = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+
+    assert main(["train", *argv, "--method", "full_ft", "--seeds", "1", "2", "--outs", "a"]) == 2
+
+    assert "--seeds, --outs differ in number" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+TABLES = ["metrics", "table1", "costs", "savings", "warnings"]
 RUNS = "results/tiny/qwen3-s0"
 
 
@@ -51,8 +52,9 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_every_file_of_the_contract_is_there(finished):
-    for name in ("metrics.csv", "table1.csv", "costs.csv", "savings.csv", "provenance.json"):
-        assert (finished / "results/tiny" / name).stat().st_size > 0
+    for name in TABLES:
+        assert (finished / f"results/tiny/{name}.csv").stat().st_size > 0
+    assert (finished / "results/tiny/provenance.json").exists()
     for kind in ("png", "svg"):
         assert (finished / f"results/tiny/figures/forgetting.{kind}").stat().st_size > 0
     run = finished / RUNS / "nl2sql/lr_moclip/seed2"
@@ -79,7 +81,7 @@ def test_a_lost_file_is_made_again_with_what_hangs_on_it(finished):
     lost.unlink()
     done = snakemake(finished)
     assert done.returncode == 0, done.stderr
-    assert jobs(done) == {"evaluate_tiny", "tables", "table1", "forgetting_plot", "all"}
+    assert jobs(done) == {"evaluate_tiny_1", "tables", "table1", "forgetting_plot", "all"}
     assert metrics.read_bytes() == before
 
 
@@ -130,12 +132,22 @@ def test_a_wrong_config_is_one_line(tmp_path, config, words):
     assert not (tmp_path / "results").exists()
 
 
+def test_results_that_cannot_be_written_are_one_line(tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    done = subprocess.run(
+        [sys.executable, "-m", "lrmoclip.reproduce"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ") and "results/.writable: cannot be written" in line
+
+
 def test_a_failing_rule_shows_its_one_line(finished, tmp_path):
     shutil.copytree(finished / "results", tmp_path / "results")
     manifest = tmp_path / RUNS / "telecom/stage0/candidates.safetensors"
     manifest.write_bytes(manifest.read_bytes()[:-1])
     target = f"{RUNS}/telecom/lr_moclip/seed1/run.json"
-    done = snakemake(tmp_path, "--forcerun", "train", "--show-failed-logs", "--", target)
+    done = snakemake(tmp_path, "--forcerun", "train_tiny_1", "--show-failed-logs", "--", target)
     assert done.returncode != 0
     assert "error: " in done.stdout + done.stderr and "checksum" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -7,6 +7,8 @@ from lrmoclip import config as configs
 from lrmoclip.errors import UserError
 
 CONFIGS = Path(workflow.basedir) / "workflow" / "config"
+# A run's folder; `expand` fills in its seed.
+RUN = "results/{{scale}}/{{base}}/{{domain}}/{{method}}/seed{seed}"
 LRMOCLIP = f"{sys.executable} -m lrmoclip"
 
 
@@ -26,6 +28,14 @@ wildcard_constraints:
     domain="[a-z0-9_]+",
     method="[a-z0-9_]+",
     seed=r"\d+",
+
+
+def seed_groups():
+    """Each scale with the seeds of each job: a process trains or scores so many in turn."""
+    for scale in SCALES.values():
+        size = scale["seeds_per_job"]
+        for start in range(0, len(scale["seeds"]), size):
+            yield scale, scale["seeds"][start : start + size]
 
 
 def scale_of(wildcards):

@@ -1,39 +1,30 @@
-# One process scores all seeds of a method, for starting the harness costs more than a micro model's
-# items. Seeds are a list of each scale, so each scale has its own rule.
-for scale in SCALES.values():
+# One process scores the seeds of a job, for starting the harness costs more than their items.
+for scale, seeds in seed_groups():
 
     rule:
         name:
-            f"evaluate_{scale.name}"
+            f"evaluate_{scale.name}_{seeds[0]}"
         input:
-            data=f"results/{scale.name}/data",
-            models=expand(
-                f"results/{scale.name}/{{{{base}}}}/{{{{domain}}}}/{{{{method}}}}/seed{{seed}}/model",
-                seed=scale["seeds"],
-            ),
+            data=rules.data.output,
+            models=expand(f"{RUN}/model", seed=seeds),
         output:
-            metrics=expand(
-                f"results/{scale.name}/{{{{base}}}}/{{{{domain}}}}/{{{{method}}}}/seed{{seed}}/metrics.json",
-                seed=scale["seeds"],
-            ),
-            samples=expand(
-                f"results/{scale.name}/{{{{base}}}}/{{{{domain}}}}/{{{{method}}}}/seed{{seed}}/samples.parquet",
-                seed=scale["seeds"],
-            ),
+            metrics=expand(f"{RUN}/metrics.json", seed=seeds),
+            samples=expand(f"{RUN}/samples.parquet", seed=seeds),
         log:
-            f"results/{scale.name}/logs/{{base}}/{{domain}}/{{method}}/evaluate.log",
+            f"results/{{scale}}/logs/{{base}}/{{domain}}/{{method}}/evaluate{seeds[0]}.log",
         benchmark:
-            f"results/{scale.name}/logs/{{base}}/{{domain}}/{{method}}/evaluate.tsv"
+            f"results/{{scale}}/logs/{{base}}/{{domain}}/{{method}}/evaluate{seeds[0]}.tsv"
         wildcard_constraints:
+            scale=scale.name,
             method="|".join(scale["methods"]),
         conda:
             "../../envs/conda.yaml"
-        threads: scale["threads"]["evaluate"]
+        threads: lambda w: scale_of(w)["threads"]["evaluate"]
         params:
             lrmoclip=LRMOCLIP,
-            config=scale.path,
-            depends=configs.fingerprint([scale["evaluation"], scale["general"], scale["domains"]]),
-            seeds=scale["seeds"],
+            config=config_of,
+            depends=setting("evaluation", "general", "domains"),
+            seeds=seeds,
             outs=lambda w, output: [Path(path).parent for path in output.metrics],
         shell:
             "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"

@@ -1,28 +1,38 @@
-rule train:
-    input:
-        unpack(sets_of),
-        data=rules.data.output,
-        base=rules.base.output,
-    output:
-        model=directory("results/{scale}/{base}/{domain}/{method}/seed{seed}/model"),
-        log="results/{scale}/{base}/{domain}/{method}/seed{seed}/training.csv",
-        run="results/{scale}/{base}/{domain}/{method}/seed{seed}/run.json",
-    log:
-        "results/{scale}/logs/{base}/{domain}/{method}/train{seed}.log",
-    benchmark:
-        "results/{scale}/logs/{base}/{domain}/{method}/train{seed}.tsv"
-    conda:
-        "../../envs/conda.yaml"
-    threads: lambda w: scale_of(w)["threads"]["train"]
-    params:
-        lrmoclip=LRMOCLIP,
-        config=config_of,
-        depends=setting("stage1"),
-        point=point,
-        lr=learning_rate,
-        options=as_options,
-    shell:
-        "{params.lrmoclip} train --config {params.config} --base {wildcards.base}"
-        " --domain {wildcards.domain} --method {wildcards.method} --seed {wildcards.seed}"
-        " --checkpoint {input.base} --data {input.data} {params.options}"
-        " --out $(dirname {output.run}) 2> {log}"
+# One process trains the seeds of a job in turn: at micro scale starting costs as much as training.
+for scale, seeds in seed_groups():
+
+    rule:
+        name:
+            f"train_{scale.name}_{seeds[0]}"
+        input:
+            unpack(sets_of),
+            data=rules.data.output,
+            base=rules.base.output,
+        output:
+            models=directory(expand(f"{RUN}/model", seed=seeds)),
+            logs=expand(f"{RUN}/training.csv", seed=seeds),
+            runs=expand(f"{RUN}/run.json", seed=seeds),
+        log:
+            f"results/{{scale}}/logs/{{base}}/{{domain}}/{{method}}/train{seeds[0]}.log",
+        benchmark:
+            f"results/{{scale}}/logs/{{base}}/{{domain}}/{{method}}/train{seeds[0]}.tsv"
+        wildcard_constraints:
+            scale=scale.name,
+            method="|".join(scale["methods"]),
+        conda:
+            "../../envs/conda.yaml"
+        threads: lambda w: scale_of(w)["threads"]["train"]
+        params:
+            lrmoclip=LRMOCLIP,
+            config=config_of,
+            depends=setting("stage1"),
+            point=point,
+            lr=learning_rate,
+            options=as_options,
+            seeds=seeds,
+            outs=lambda w, output: [Path(path).parent for path in output.runs],
+        shell:
+            "{params.lrmoclip} train --config {params.config} --base {wildcards.base}"
+            " --domain {wildcards.domain} --method {wildcards.method}"
+            " --checkpoint {input.base} --data {input.data} {params.options}"
+            " --seeds {params.seeds} --outs {params.outs} 2> {log}"
