@@ -74,14 +74,19 @@ class Run:
         start = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * schedule(self.taken, self.steps, self.settings["warmup"])
-        batch, sets = self.draw()
-        batch = batch.to(self.model.device)
-        loss = self.objective(self.model, batch, sets, self.dice, **self.knobs)
+        parts = self.draw()
+        supervised = sum(len(batch.gold) for batch, _ in parts)
+        measures = {"loss": 0.0, "supervised": supervised, "tokens": 0}
+        for batch, sets in parts:
+            share = len(batch.gold) / supervised  # the mean over all parts, not a mean of means
+            loss = share * self.objective(self.model, batch, sets, self.dice, **self.knobs)
+            loss.backward()
+            measures["loss"] += loss.item()
+            measures["tokens"] += int((batch.input_ids != self.domain.data.pad_id).sum())
         if self.strength:
-            loss = loss + ewc_penalty(self.parameters, self.anchor, self.fisher, self.strength)
-        loss.backward()
-        measures = {"loss": loss.item(), "supervised": len(batch.gold)}
-        measures["tokens"] = int((batch.input_ids != self.domain.data.pad_id).sum())
+            penalty = ewc_penalty(self.parameters, self.anchor, self.fisher, self.strength)
+            penalty.backward()
+            measures["loss"] += penalty.item()
         if self.telemetry:
             gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
             measures["grad_norm"] = float(torch.nn.utils.get_total_norm(gradients))
@@ -92,14 +97,18 @@ class Run:
             measures |= angle_measures(self.optimizer)
         return measures | {"step_s": time.perf_counter() - start}
 
-    def draw(self) -> tuple[Batch, Candidates | None]:
-        """The next batch: the domain's records, then those replayed, and their sets."""
-        parts = [(source, next(stream)) for source, stream in self.streams]
-        batch = collate(*joined([(source.data, chosen) for source, chosen in parts]))
-        if self.domain.store is None:
-            return batch, None
-        sets = Candidates.cat([source.store.batch(chosen) for source, chosen in parts])
-        return batch, sets.to(self.model.device)
+    def draw(self) -> list[tuple[Batch, Candidates | None]]:
+        """The next batch of the domain and, for replay, one of general records, with their sets.
+
+        Each is padded to its own length: one batch of both would pad short domain records to the
+        longest general one.
+        """
+        drawn = []
+        for source, stream in self.streams:
+            chosen = next(stream)
+            sets = source.store.batch(chosen).to(self.model.device) if source.store else None
+            drawn.append((collate(source.data, chosen).to(self.model.device), sets))
+        return drawn
 
     def merged(self):
         """The model as an ordinary checkpoint: adapters are folded into the weights."""
@@ -146,14 +155,6 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return max(0.0, (steps - step) / max(1, steps - rising))
-
-
-def joined(parts: list[tuple[Encoded, list[int]]]) -> tuple[Encoded, list[int]]:
-    """Records chosen from several sources as one source and their indices in it."""
-    first = parts[0][0]
-    ids = [data.ids[i] for data, chosen in parts for i in chosen]
-    lengths = [data.prompt_lengths[i] for data, chosen in parts for i in chosen]
-    return Encoded(ids, lengths, first.pad_id, first.eos_id), list(range(len(ids)))
 
 
 def adapted(model, adapter: dict):

@@ -15,7 +15,7 @@ from lrmoclip.objectives import fisher_diagonal, outside_union
 from lrmoclip.probes import ProbeBatch, loss_spikes, rises
 from lrmoclip.stage0 import collect, is_cold, statistics
 from lrmoclip.store import CandidateStore
-from lrmoclip.training import Run, Source, indices, joined, schedule, train
+from lrmoclip.training import Run, Source, indices, schedule, train
 
 SETTINGS = {
     "epochs": 2,  # of 12 records: six steps
@@ -235,23 +235,34 @@ def test_replay_adds_general_records_and_leaves_the_domains_alone():
     model, domain, general = make_model(), make_records(), make_records(seed=5)
     plain = make_run(model, {}, Source(domain))
     replay = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general))
-    one, both = plain.draw()[0], replay.draw()[0]
-    assert len(both.input_ids) == 6 and len(one.input_ids) == 4
-    assert torch.equal(both.targets[:4, : one.targets.shape[1]], one.targets)
+    [(one, _)] = plain.draw()
+    [(same, _), (extra, _)] = replay.draw()
+    assert torch.equal(one.input_ids, same.input_ids) and torch.equal(one.targets, same.targets)
+    assert len(extra.input_ids) == 2  # half of a batch of four
     known = {tuple(ids[:-1].tolist()) for ids in general.ids}
-    for row in both.input_ids[4:]:
+    for row in extra.input_ids:
         assert tuple(token for token in row.tolist() if token) in known
+
+
+def test_a_step_with_replay_is_one_on_the_mean_over_both_parts():
+    model, domain, general = make_model(), make_records(), make_records(seed=5)
+    run = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general))
+    parts = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general)).draw()
+    logits = [model.eval()(batch.input_ids).logits[batch.supervised] for batch, _ in parts]
+    gold = torch.cat([batch.gold for batch, _ in parts])
+    expected = F.cross_entropy(torch.cat(logits), gold)
+    assert run.step()["loss"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_replayed_records_bring_their_own_sets():
     model, domain, general = make_model(), make_records(), make_records(seed=5)
     source, other = make_source(model, domain), make_source(model, general)
     run = make_run(model, {**RESTRICTED, "replay": 0.5}, source, general=other)
-    batch, sets = run.draw()
-    assert len(sets) == int(batch.supervised.sum())
-    gold = torch.zeros(len(sets), dtype=torch.bool)
-    gold[sets.rows[sets.ids == batch.gold[sets.rows]]] = True
-    assert gold.all()
+    for batch, sets in run.draw():
+        assert len(sets) == len(batch.gold)
+        gold = torch.zeros(len(sets), dtype=torch.bool)
+        gold[sets.rows[sets.ids == batch.gold[sets.rows]]] = True
+        assert gold.all()
     assert math.isfinite(run.step()["loss"])
 
 
@@ -305,15 +316,6 @@ def test_every_record_comes_once_a_pass():
 def test_the_rate_rises_over_the_warmup_and_falls_to_zero():
     factors = [schedule(step, steps=6, warmup=0.3) for step in range(7)]
     assert factors == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
-
-
-def test_joined_sources_keep_their_order():
-    one, other = make_records(3), make_records(3, seed=9)
-    data, order = joined([(one, [2, 0]), (other, [1])])
-    assert [ids.tolist() for ids in data.ids] == [
-        x.tolist() for x in (one.ids[2], one.ids[0], other.ids[1])
-    ]
-    assert order == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
