@@ -107,18 +107,10 @@ def _draw(axes: Axes, points: pd.DataFrame) -> list[Text]:
         ylabel="Domain score gained, points (up is better)",
     )
     sns.despine(ax=axes)
-    grey = {"color": "0.45", "fontsize": 10, "va": "top", "zorder": 0}
-    base = axes.annotate("base", (0, 0), (7, -5), textcoords="offset points", **grey)
-    better = axes.annotate(
-        "better",
-        (0.015, 0.985),
-        (0.07, 0.92),
-        xycoords="axes fraction",
-        arrowprops={"arrowstyle": "-|>", "color": "0.6"},
-        style="italic",
-        **grey,
-    )
-    return [base, better]
+    grey = {"color": "0.45", "fontsize": 10}
+    axes.set_title("↖ better", loc="right", style="italic", **grey)
+    where = {"textcoords": "offset points", "va": "top", "zorder": 0}
+    return [axes.annotate("base", (0, 0), (7, -5), **where, **grey)]
 
 
 def _explain(figure: Figure, families: list[str], micro: bool) -> None:
