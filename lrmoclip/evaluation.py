@@ -1,7 +1,5 @@
 """Evaluates models with lm-evaluation-harness; tasks are loaded once for any number of models."""
 
-import logging
-
 from lrmoclip.errors import UserError
 
 
@@ -9,8 +7,6 @@ class Evaluator:
     """Scores models on a fixed set of tasks (`tasks.load_tasks`)."""
 
     def __init__(self, tasks: dict, split: str, batch_size: int) -> None:
-        # The harness warns about every default that it falls back on.
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
         self.tasks, self.split, self.batch_size = tasks, split, batch_size
 
     def __call__(self, model, tokenizer) -> tuple[list[dict], list[dict]]:

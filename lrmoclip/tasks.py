@@ -1,6 +1,7 @@
 """Benchmarks as lm-evaluation-harness tasks over our JSON Lines files: choices by log-likelihood,
 generated answers by exact match, SQL by execution."""
 
+import logging
 from operator import itemgetter
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def load_tasks(benchmarks: list[dict], data: Path, split: str, settings: dict) -
     """
     from lm_eval.tasks import TaskManager
 
+    # The harness warns about every default that it falls back on, and of data sets from memory.
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     configs = []
     for benchmark in benchmarks:
         folder = Path(data) / benchmark["task"]
