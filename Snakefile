@@ -14,4 +14,7 @@ rule all:
     default_target: True
     input:
         "results/table1.csv",
+        expand("results/{scale}/{table}.csv", scale=SCALES, table=TABLES),
+        # Named, so that one that is lost is made again even where the tables are there.
+        [files_of_runs(scale).values() for scale in SCALES.values()],
         expand("results/{scale}/figures/forgetting.{kind}", scale=SCALES, kind=["png", "svg"]),

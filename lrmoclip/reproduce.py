@@ -24,7 +24,7 @@ def main(options: list[str]) -> int:
         return 2
     if any((root / ".snakemake" / "locks").glob("*")):
         # Left by a killed run: nobody holds it, as was just seen.
-        subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options], check=True)
+        subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options])
     status = subprocess.run([*SNAKEMAKE, *FLAGS, *options]).returncode
     if status == 0:
         print(flush=True)

@@ -19,8 +19,8 @@ TABLES = ["metrics", "table1", "costs", "savings", "warnings"]
 RUNS = "results/tiny/qwen3-s0"
 
 
-def snakemake(folder: Path, *options: str, scales: str = str(TINY)) -> subprocess.CompletedProcess:
-    command = [*SNAKEMAKE, "--cores", "2", "--config", f"scales={scales}", *options]
+def snakemake(folder: Path, *targets: str, flags: tuple = ()) -> subprocess.CompletedProcess:
+    command = [*SNAKEMAKE, "--cores", "2", *flags, "--config", f"scales={TINY}", "--", *targets]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
 
 
@@ -104,6 +104,12 @@ def test_tuning_is_a_target_of_its_own(finished):
     assert len(rows) == 1 + 2  # the two rates of the grid
 
 
+def test_the_plan_is_shown_without_further_flags(tmp_path):
+    done = subprocess.run([*SNAKEMAKE, "-n"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "train_micro_1" in done.stdout + done.stderr
+
+
 def test_lint_has_nothing_to_say():
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--lint"], cwd=ROOT, capture_output=True, text=True
@@ -147,7 +153,7 @@ def test_a_failing_rule_shows_its_one_line(finished, tmp_path):
     manifest = tmp_path / RUNS / "telecom/stage0/candidates.safetensors"
     manifest.write_bytes(manifest.read_bytes()[:-1])
     target = f"{RUNS}/telecom/lr_moclip/seed1/run.json"
-    done = snakemake(tmp_path, "--forcerun", "train_tiny_1", "--show-failed-logs", "--", target)
+    done = snakemake(tmp_path, target, flags=("--forcerun", "train_tiny_1", "--show-failed-logs"))
     assert done.returncode != 0
     assert "error: " in done.stdout + done.stderr and "checksum" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -7,6 +7,7 @@ from lrmoclip import config as configs
 from lrmoclip.errors import UserError
 
 CONFIGS = Path(workflow.basedir) / "workflow" / "config"
+TABLES = ["metrics", "table1", "costs", "savings", "warnings"]
 # A run's folder; `expand` fills in its seed.
 RUN = "results/{{scale}}/{{base}}/{{domain}}/{{method}}/seed{seed}"
 LRMOCLIP = f"{sys.executable} -m lrmoclip"
@@ -98,10 +99,10 @@ def learning_rate(wildcards):
         return None
 
 
-def run_files(wildcards):
-    scale = scale_of(wildcards)
+def files_of_runs(scale):
+    """What the tables of a scale are made from, by kind."""
     places = dict(base=scale["bases"], domain=scale["domains"])
-    root = "results/{{scale}}/{base}/{domain}"
+    root = f"results/{scale.name}/{{base}}/{{domain}}"
     trained = dict(method=scale["methods"], seed=scale["seeds"], **places)
     return {
         "base": expand(f"{root}/base/seed0/metrics.json", **places),
@@ -110,3 +111,7 @@ def run_files(wildcards):
         "runs": expand(f"{root}/{{method}}/seed{{seed}}/run.json", **trained),
         "timed": expand(f"{root}/timings.json", **places),
     }
+
+
+def run_files(wildcards):
+    return files_of_runs(scale_of(wildcards))

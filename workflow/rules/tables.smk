@@ -12,7 +12,7 @@ rule timings:
         "results/{scale}/logs/{base}/{domain}/timings.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: workflow.cores
+    threads: lambda w: workflow.resource_settings.cores or 1
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
@@ -29,15 +29,8 @@ rule tables:
     input:
         unpack(run_files),
     output:
-        multiext(
-            "results/{scale}/",
-            "metrics.csv",
-            "table1.csv",
-            "costs.csv",
-            "savings.csv",
-            "warnings.csv",
-            "provenance.json",
-        ),
+        tables=expand("results/{{scale}}/{table}.csv", table=TABLES),
+        provenance="results/{scale}/provenance.json",
     log:
         "results/{scale}/logs/tables.log",
     conda:
@@ -46,7 +39,7 @@ rule tables:
         lrmoclip=LRMOCLIP,
         config=config_of,
         folders=lambda w, input: [Path(path).parent for path in [*input.base, *input.metrics]],
-        out=lambda w, output: Path(output[0]).parent,
+        out=lambda w, output: Path(output.provenance).parent,
     shell:
         "{params.lrmoclip} tables --config {params.config} --runs {params.folders}"
         " --timed {input.timed} --out {params.out} 2> {log}"
