@@ -68,7 +68,10 @@ class CandidateStore:
         manifest = files.read_json(folder / MANIFEST)
         for key, words in BOUND.items():
             if manifest.get(key) != bound[key]:
-                raise UserError(f"{folder}: candidate store made from another {words}", again)
+                raise UserError(
+                    f"{folder}: candidate store made from another {words}",
+                    "Name the store that belongs to this run, or make it again: lrmoclip stage0",
+                )
         if files.sha256(folder / TENSORS) != manifest.get("sha256"):
             raise UserError(f"{folder / TENSORS}: damaged, its checksum differs", again)
         try:

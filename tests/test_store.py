@@ -139,7 +139,7 @@ def test_a_broken_manifest_is_named(saved, text):
 def test_a_store_of_something_else_is_refused(saved, key, words):
     message = refusal(saved, **{key: "other"})
 
-    assert words in message and "Delete" in message and "lrmoclip stage0" in message
+    assert words in message and "belongs to this run" in message and "lrmoclip stage0" in message
 
 
 def test_a_store_without_a_hash_is_refused(saved):
