@@ -25,12 +25,21 @@ def main(options: list[str]) -> int:
     if any((root / ".snakemake" / "locks").glob("*")):
         # Left by a killed run: nobody holds it, as was just seen.
         subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options])
-    status = subprocess.run([*SNAKEMAKE, *FLAGS, *options]).returncode
+    status = wait(subprocess.Popen([*SNAKEMAKE, *FLAGS, *options]))
     if status == 0:
         print(flush=True)
         show = [sys.executable, "-m", "lrmoclip", "show", "--results", "results"]
         status = subprocess.run(show).returncode
     return status
+
+
+def wait(process: subprocess.Popen) -> int:
+    """The exit status. Ctrl-C reaches Snakemake, too, which ends its jobs and its lock in order."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def check(root: Path) -> None:
