@@ -55,7 +55,8 @@ def running_snakemake(root: Path) -> int | None:
     """The process id of a Snakemake whose working directory is `root`."""
     for process in psutil.process_iter(["pid", "cwd", "cmdline"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(root) and any("snakemake" in word for word in words[:4]):
+        is_snakemake = any(Path(word).name == "snakemake" for word in words[:4])
+        if is_snakemake and process.info["cwd"] == str(root):
             return process.info["pid"]
     return None
 

@@ -156,6 +156,17 @@ def test_ctrl_c_ends_in_order_and_leaves_no_lock(tmp_path):
     assert not list(locks.glob("*"))
 
 
+def test_a_snakemake_at_work_is_not_disturbed(tmp_path):
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)", "snakemake"]
+    at_work = subprocess.Popen(sleep, cwd=tmp_path)  # by its words a Snakemake in this folder
+    done = subprocess.run(
+        [sys.executable, "-m", "lrmoclip.reproduce"], cwd=tmp_path, capture_output=True, text=True
+    )
+    at_work.kill()
+    assert done.returncode == 2
+    assert f"Snakemake is at work here, process {at_work.pid}" in done.stderr
+
+
 def test_results_that_cannot_be_written_are_one_line(tmp_path):
     (tmp_path / "results").write_text("a file where the folder should be")
     done = subprocess.run(
