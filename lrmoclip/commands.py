@@ -288,7 +288,10 @@ def set_threads(count: int) -> None:
 
 
 def peak_memory_mb() -> float:
-    """Peak of the device's allocator, or of this process's resident memory on a CPU, in MB."""
+    """Peak of the device's allocator, or of this process's resident memory on a CPU, in MB.
+
+    A high-water mark: of the seeds that one process trains, a later one shows earlier peaks, too.
+    """
     import torch
 
     if torch.cuda.is_available():

@@ -16,8 +16,6 @@ import yaml
 from lrmoclip import files
 from lrmoclip.errors import UserError
 
-AXES = ("objective", "optimizer", "adapter", "penalty", "replay")
-
 
 @dataclass(frozen=True)
 class Scale:

@@ -3,7 +3,6 @@
 The columns are the contract in "Tables" of the design; intervals come from `lrmoclip.stats`.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from lrmoclip import files
 from lrmoclip.errors import UserError
 from lrmoclip.stats import Interval, mean_interval
 
@@ -53,7 +53,7 @@ def metrics_table(paths: Iterable[Path]) -> pd.DataFrame:
     """
     rows = []
     for path in paths:
-        record = _read_json(Path(path))
+        record = files.read_json(Path(path))
         try:
             head = {key: record[key] for key in [*KEYS, "seed"]}
             rows += [head | {key: row[key] for key in METRICS[5:]} for row in record["rows"]]
@@ -224,15 +224,8 @@ def _load(path: Path, needed: set[tuple[str, str]], split: str) -> _Run:
                 "They are of two evaluations; evaluate this run again.",
             )
     trained = first["method"] != "base"
-    record = _read_json(path.with_name("run.json")) if trained else {}
+    record = files.read_json(path.with_name("run.json")) if trained else {}
     return _Run(path, tuple(first[KEYS]), int(first["seed"]), values, outcomes, record)
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error})", "Make it again.") from None
 
 
 def _read_samples(path: Path) -> pd.DataFrame:
