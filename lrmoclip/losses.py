@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lrmoclip.candidates import Candidates
+from lrmoclip.kernels import Pairs, block_logits, pair_logits
 
 LogitMap = Callable[[Tensor], Tensor]
 
@@ -29,6 +30,8 @@ def restricted_linear_cross_entropy(
     negatives: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
+    path: str = "auto",
+    sparse_grad: bool = False,
 ) -> Tensor:
     """Cross-entropy over candidates, straight from hidden states and the output matrix.
 
@@ -44,62 +47,92 @@ def restricted_linear_cross_entropy(
         at every position with c = log((V - |U|) / M); exp of the denominator is then an unbiased
         estimate of the full partition. M = 0 only where U is the whole vocabulary.
 
-    Computed and returned in float32, or float64 where hidden or weight is; gradients come back
-    in the inputs' dtypes. reduction "none" gives (N,) with zeros at ignored targets, "sum" its
-    sum, "mean" that sum over the number of targets not ignored. The mean over nothing is 0 with
-    zero gradients (torch's is nan): a micro-batch without supervised positions has nothing to
-    say, and must not destroy the weights by saying it. Differentiable in hidden, weight and bias
-    (and in what logit_map closes over). The largest tensors are (nnz, d) or (N, |U| + M), never
-    N x V.
+    Computed and returned in float32, or float64 where hidden or weight is, under autocast, too;
+    gradients come back in the inputs' dtypes. reduction "none" gives (N,) with zeros at ignored
+    targets, "sum" its sum, "mean" that sum over the number of targets not ignored. The mean over
+    nothing is 0 with zero gradients (torch's is nan): a micro-batch without supervised positions
+    has nothing to say, and must not destroy the weights by saying it. Differentiable once in
+    hidden, weight and bias (and in what logit_map closes over).
+
+    path: how "own" comes by its logits. "gather" multiplies each position by its own set, "union"
+    by the union of all sets, from which it takes its own; the results differ by rounding. "auto"
+    takes "union" where that means fewer than `kernels.BLOCK_PER_PAIR` products for each one needed.
+
+    sparse_grad: the gradient of weight is a sparse COO tensor of the |U| + M rows that were used,
+    for an untied head and an optimizer that takes it. Else it is dense; but where weight is a leaf
+    that already has a `.grad`, a sparse one is added to it. The largest tensors, forward and
+    backward, are (|U| + M, d), (nnz,) and, but for "gather", (N, |U| + M), beside that gradient.
 
     ValueError: shapes that do not fit, a row that does not hold its target exactly once, ids or
-    negatives that break the rules above, an unknown denominator or reduction.
+    negatives that break the rules above, an unknown denominator, reduction or path.
     """
     n, vocab = hidden.shape[0], weight.shape[0]
-    if denominator not in ("own", "union"):
-        raise ValueError(f"denominator must be 'own' or 'union', got {denominator!r}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    _check_choice("denominator", denominator, ("own", "union"))
+    _check_choice("reduction", reduction, ("mean", "sum", "none"))
+    _check_choice("path", path, ("auto", "gather", "union"))
+    if denominator == "union" and path == "gather":
+        raise ValueError("path='gather' needs denominator='own': the other one needs every product")
     if negatives is not None and denominator != "union":
         raise ValueError("negatives need denominator='union'")
     _check_shapes(hidden, weight, bias, candidates, targets)
 
-    used = candidates.union()  # (|U|,): of all rows, whether their target is ignored or not
+    # Of all rows, whether their target is ignored or not.
+    used, local = candidates.ids.unique(return_inverse=True)  # (|U|,), (nnz,)
     if used.numel() and not 0 <= int(used[0]) <= int(used[-1]) < vocab:
         raise ValueError(f"candidates name ids in [{used[0]}, {used[-1]}], weight has {vocab} rows")
     if negatives is not None:
         _check_negatives(negatives, used, vocab)
 
     live = (targets != ignore_index).nonzero().squeeze(1)  # (n,)
-    sets, gold = candidates.select(live), targets[live]
-    is_gold = sets.ids == gold[sets.rows]  # (nnz,)
-    if not (torch.bincount(sets.rows[is_gold], minlength=len(sets)) == 1).all():
+    states = hidden.to(_computed_in(hidden, weight))
+    if len(live) < n:
+        candidates, states, targets = candidates.select(live), states[live], targets[live]
+        local = torch.searchsorted(used, candidates.ids)
+    pairs = Pairs(used, local, candidates.rows, candidates.offsets)
+    gold = (candidates.ids == targets[pairs.rows]).nonzero().squeeze(1)  # (n,) places in ids
+    if not torch.equal(pairs.rows[gold], torch.arange(len(live), device=gold.device)):
         raise ValueError("every supervised row of candidates must hold its target exactly once")
 
-    states = _augment(hidden, bias is not None, weight).index_select(0, live)  # (n, d)
     if denominator == "own":
-        table = _table(weight, bias, used, states.dtype)  # (|U|, d)
-        # embedding, not indexing: its backward adds repeated rows in one fixed order.
-        local = torch.searchsorted(used, sets.ids)
-        z = (F.embedding(local, table) * F.embedding(sets.rows, states)).sum(1)  # (nnz,)
-        z = z if logit_map is None else logit_map(z)
-        peak = torch.segment_reduce(z.detach(), "max", offsets=sets.offsets)  # (n,)
-        total = torch.segment_reduce((z - peak[sets.rows]).exp(), "sum", offsets=sets.offsets)
-        losses = total.log() - (z[is_gold.nonzero().squeeze(1)] - peak)
+        z = pair_logits(states, weight, pairs, path=path, sparse_grad=sparse_grad)  # (nnz,)
+        z = _finish(z, bias, candidates.ids, logit_map)
+        losses = _SegmentCrossEntropy.apply(z, pairs.rows, pairs.offsets, gold)
     else:
         drawn = used.new_empty(0) if negatives is None else negatives
-        table = _table(weight, bias, torch.cat([used, drawn]), states.dtype)
-        z = states @ table.T  # (n, |U| + M)
-        z = z if logit_map is None else logit_map(z)
+        ids = torch.cat([used, drawn])
+        z = block_logits(states, weight, ids, sparse_grad=sparse_grad)  # (n, |U| + M)
+        z = _finish(z, bias, ids, logit_map)
         if len(drawn):
             shift = z.new_zeros(z.shape[1])
             shift[len(used) :] = math.log((vocab - len(used)) / len(drawn))
             z = z + shift
-        losses = F.cross_entropy(z, torch.searchsorted(used, gold), reduction="none")
+        losses = F.cross_entropy(z, local[gold], reduction="none")
 
     if reduction == "none":
         return losses.new_zeros(n).index_copy(0, live, losses)
     return losses.sum() / (max(len(live), 1) if reduction == "mean" else 1)
+
+
+class _SegmentCrossEntropy(torch.autograd.Function):
+    """log sum_{e of row t} exp(z_e) - z_gold, (n,): z (nnz,), rows (nnz,), offsets (n + 1,), gold
+    (n,) int64. The gradient is softmax - onehot within each row."""
+
+    @staticmethod
+    def forward(ctx, z, rows, offsets, gold):
+        peak = torch.segment_reduce(z, "max", offsets=offsets)  # (n,)
+        p = (z - peak[rows]).exp_()
+        total = torch.segment_reduce(p, "sum", offsets=offsets)
+        losses = total.log() - (z[gold] - peak)
+        ctx.save_for_backward(p.div_(total[rows]), rows, gold)
+        return losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        p, rows, gold = ctx.saved_tensors
+        of_z = p * grad[rows]
+        of_z[gold] -= grad
+        return of_z, None, None, None
 
 
 class Probe(NamedTuple):
@@ -133,14 +166,13 @@ def probe(
     live = targets != ignore_index
     if (live & ((targets < 0) | (targets >= vocab))).any():
         raise ValueError(f"targets must lie in [0, {vocab}) or be {ignore_index} (ignore_index)")
-    states = _augment(hidden, bias is not None, weight)  # (N, d)
+    states = hidden.to(_computed_in(hidden, weight))  # (N, d)
     log_z = states.new_full((n,), -torch.inf)
     log_outside, z_gold = log_z.clone(), torch.zeros_like(log_z)
     rows = None if candidates is None else candidates.rows
     for start in range(0, vocab, chunk):
         ids = torch.arange(start, min(start + chunk, vocab), device=weight.device)
-        z = states @ _table(weight, bias, ids, states.dtype).T  # (N, chunk)
-        z = z if logit_map is None else logit_map(z)
+        z = _finish(block_logits(states, weight, ids), bias, ids, logit_map)  # (N, chunk)
         log_z = torch.logaddexp(log_z, z.logsumexp(1))
         here = (live & (targets >= start) & (targets < start + chunk)).nonzero().squeeze(1)
         z_gold[here] = z[here, targets[here] - start]
@@ -178,18 +210,22 @@ def ewc_penalty(
     return strength / 2 * total
 
 
-def _augment(hidden: Tensor, with_bias: bool, weight: Tensor) -> Tensor:
-    """Hidden states in the dtype of the computation, a column of ones for the bias appended."""
-    dtype = torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
-    return F.pad(hidden.to(dtype), (0, 1), value=1.0) if with_bias else hidden.to(dtype)
+def _computed_in(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """float32 at least."""
+    return torch.promote_types(torch.promote_types(hidden.dtype, weight.dtype), torch.float32)
 
 
-def _table(weight: Tensor, bias: Tensor | None, ids: Tensor, dtype: torch.dtype) -> Tensor:
-    """The rows of the output matrix that `ids` (distinct) names, the bias as a last column."""
-    rows = weight.index_select(0, ids).to(dtype)
-    if bias is None:
-        return rows
-    return torch.cat([rows, bias.index_select(0, ids).to(dtype)[:, None]], 1)
+def _finish(z: Tensor, bias: Tensor | None, ids: Tensor, logit_map: LogitMap | None) -> Tensor:
+    """What the model does to the products z of the tokens `ids`, its last dimension."""
+    if bias is not None:
+        # embedding, not indexing: its backward adds repeated tokens in one fixed order.
+        z = z + F.embedding(ids, bias.to(z.dtype)[:, None]).squeeze(-1)
+    return z if logit_map is None else logit_map(z)
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def _check_shapes(

@@ -15,7 +15,14 @@ from lrmoclip.losses import ewc_penalty, probe, restricted_linear_cross_entropy
 from tests.reference.oracle import dense_logits, restricted_losses, union_losses
 
 IGNORED = -100
-VARIANTS = ["own", "union", "sampled"]
+# Arguments of the loss; "sampled" adds negatives to the union.
+VARIANTS = {
+    "gather": {"denominator": "own", "path": "gather"},
+    "own by union": {"denominator": "own", "path": "union"},
+    "union": {"denominator": "union"},
+    "sampled": {"denominator": "union"},
+}
+EXACT = ["gather", "own by union", "union"]
 examples = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -53,9 +60,8 @@ class Problem:
         return z if self.cap is None else (z / self.cap.to(z.dtype)).tanh() * self.cap.to(z.dtype)
 
     def options(self, variant, m=3):
-        if variant != "sampled":
-            return {"denominator": variant}
-        return {"denominator": "union", "negatives": self.negatives(m)}
+        drawn = {"negatives": self.negatives(m)} if variant == "sampled" else {}
+        return VARIANTS[variant] | drawn
 
     def loss(self, variant, **options):
         return restricted_linear_cross_entropy(
@@ -65,14 +71,13 @@ class Problem:
             self.targets,
             bias=self.bias,
             logit_map=self.logit_map,
-            **self.options(variant),
-            **options,
+            **(self.options(variant) | options),
         )
 
     def oracle(self, variant):
         z = dense_logits(self.hidden, self.weight, self.bias, self.logit_map)
         sets = [x.tolist() for x in self.candidates.ids.tensor_split(self.candidates.offsets[1:-1])]
-        if variant == "own":
+        if VARIANTS[variant]["denominator"] == "own":
             return restricted_losses(z, sets, self.targets.tolist())
         negatives = self.negatives(3).tolist() if variant == "sampled" else []
         return union_losses(z, sets, self.targets.tolist(), negatives)
@@ -85,15 +90,18 @@ def logit_gradient(loss_of, z):
 
 
 class LargestTensor(TorchDispatchMode):
-    """The element count of the largest tensor that any operation returns, backward included."""
+    """The element count of the largest tensor that any operation returns, backward included, and
+    of the largest that is not one of its arguments, changed in place."""
 
-    numel = 0
+    numel = returned_new = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, tuple | list) else [out]:
             if isinstance(x, torch.Tensor):
                 self.numel = max(self.numel, x.numel())
+                if not x.is_sparse and not any(x is arg for arg in args):
+                    self.returned_new = max(self.returned_new, x.numel())
         return out
 
 
@@ -172,7 +180,90 @@ def test_gradcheck(variant):
             **negatives,
         )
 
-    assert torch.autograd.gradcheck(loss, problem.leaves())
+    leaves = problem.leaves()
+    before = loss(*leaves)
+    assert torch.autograd.gradcheck(loss, leaves)
+    assert torch.equal(loss(*leaves), before)
+
+
+def test_auto_takes_the_path_with_fewer_products():
+    for k_max, vocab, path in [(6, 12, "union"), (1, 200, "gather")]:
+        problem = Problem(13, n=60, vocab=vocab, d=32, k_max=k_max, dtype=torch.float32)
+        leaves = problem.leaves()
+        of = {
+            p: torch.autograd.grad(problem.loss("gather", path=p), leaves)
+            for p in ("auto", "gather", "union")
+        }
+        other = "gather" if path == "union" else "union"
+        assert all(map(torch.equal, of["auto"], of[path]))
+        assert not all(map(torch.equal, of["auto"], of[other]))  # they differ by rounding
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_sparse_gradient_is_the_dense_one_and_holds_the_rows_used(variant, dtype):
+    problem = Problem(14, n=6, vocab=50, dtype=dtype)
+    problem.weight.requires_grad_()
+    want = torch.autograd.grad(problem.loss(variant), problem.weight)[0]
+
+    got = torch.autograd.grad(problem.loss(variant, sparse_grad=True), problem.weight)[0]
+
+    assert got.is_sparse and got._nnz() == len(problem.candidates.union()) + 3 * (
+        variant == "sampled"
+    )
+    assert torch.equal(got.to_dense(), want)
+
+
+def test_a_sparse_gradient_trains_with_an_optimizer_that_takes_it():
+    problem = Problem(15, n=6, vocab=50, dtype=torch.float32, bias=False, capped=False)
+    problem.weight.requires_grad_()
+    optimizer = torch.optim.SparseAdam([problem.weight], lr=0.05)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = problem.loss("gather", sparse_grad=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 2
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_accumulated_gradient_grows_in_place(variant, tied):
+    n, vocab, d = 6, 3000, 8
+    problem = Problem(16, n=n, vocab=vocab, d=d, k_max=4, dtype=torch.float32)
+    problem.weight.requires_grad_()
+
+    def backward():
+        hidden = F.embedding(problem.targets, problem.weight) if tied else problem.hidden
+        restricted_linear_cross_entropy(
+            hidden, problem.weight, problem.candidates, problem.targets, **problem.options(variant)
+        ).backward()
+
+    backward()
+    once, place = problem.weight.grad.clone(), problem.weight.grad.data_ptr()
+    assert once.layout == torch.strided
+    with LargestTensor() as watch:
+        backward()
+
+    torch.testing.assert_close(problem.weight.grad, 2 * once)
+    if not tied:  # the embedding's own gradient is V x d
+        assert problem.weight.grad.data_ptr() == place
+        assert watch.returned_new < vocab * d
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_autocast_changes_nothing(variant):
+    problem = Problem(17, n=30, vocab=60, d=16, dtype=torch.float32)
+    leaves = problem.leaves()
+    want = [problem.loss(variant), *torch.autograd.grad(problem.loss(variant), leaves)]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = problem.loss(variant)
+        got = [loss, *torch.autograd.grad(loss, leaves)]
+
+    assert all(map(torch.equal, got, want))
 
 
 @examples
@@ -277,7 +368,7 @@ def test_two_runs_are_identical_to_the_bit(variant, two_threads):
     assert all(all(map(torch.equal, run, runs[0])) for run in runs[1:])
 
 
-@pytest.mark.parametrize("variant", ["own", "union"])
+@pytest.mark.parametrize("variant", EXACT)
 def test_reductions_agree_and_ignored_positions_count_for_nothing(variant):
     problem = Problem(7, n=6).ignore(1, 4)
 
@@ -288,7 +379,7 @@ def test_reductions_agree_and_ignored_positions_count_for_nothing(variant):
     torch.testing.assert_close(problem.loss(variant), each.sum() / 4)
 
 
-@pytest.mark.parametrize("variant", ["own", "union"])
+@pytest.mark.parametrize("variant", EXACT)
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("n", [0, 3])
 @pytest.mark.parametrize("empty_rows", [True, False])
@@ -314,13 +405,13 @@ def test_a_set_of_gold_alone_has_nothing_to_learn():
     problem.candidates = select_candidates(logits, problem.targets, coverage=0.9, k_max=1)
     leaves = problem.leaves()
 
-    loss = problem.loss("own")
+    loss = problem.loss("gather")
 
     assert loss == 0
     assert not any(grad.any() for grad in torch.autograd.grad(loss, leaves))
 
 
-@pytest.mark.parametrize("variant", ["own", "union"])
+@pytest.mark.parametrize("variant", EXACT)
 def test_sets_of_the_whole_vocabulary_give_the_full_cross_entropy(variant):
     problem = Problem(10, capped=False)
     logits = torch.zeros(len(problem.targets), 11)
@@ -331,21 +422,22 @@ def test_sets_of_the_whole_vocabulary_give_the_full_cross_entropy(variant):
     torch.testing.assert_close(problem.loss(variant), want, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("variant", ["own", "union"])
-def test_logits_of_ten_thousand_give_no_nan(variant):
-    hidden = torch.tensor([[100.0], [-100.0], [100.0]], requires_grad=True)
-    weight = torch.tensor([[100.0], [-100.0], [0.0]], requires_grad=True)
+@pytest.mark.parametrize("variant", EXACT)
+@pytest.mark.parametrize("size", [100.0, 1e15])
+def test_logits_beyond_all_exponents_give_no_nan(variant, size):
+    hidden = torch.tensor([[size], [-size], [size]], requires_grad=True)
+    weight = torch.tensor([[size], [-size], [0.0]], requires_grad=True)
     targets = torch.tensor([1, 1, 0])
     sets = select_candidates(torch.zeros(3, 3), targets, coverage=0.5, k_max=3)
 
     losses = restricted_linear_cross_entropy(
-        hidden, weight, sets, targets, denominator=variant, reduction="none"
+        hidden, weight, sets, targets, reduction="none", **VARIANTS[variant]
     )
     losses.sum().backward()
 
-    assert losses.tolist() == [2e4, 0, 0]
-    assert hidden.grad.tolist() == [[200.0], [0.0], [0.0]]
-    assert weight.grad.tolist() == [[100.0], [-100.0], [0.0]]
+    torch.testing.assert_close(losses, torch.tensor([2 * size**2, 0, 0]))
+    torch.testing.assert_close(hidden.grad, torch.tensor([[2 * size], [0.0], [0.0]]))
+    torch.testing.assert_close(weight.grad, torch.tensor([[size], [-size], [0.0]]))
 
 
 def test_bad_arguments_are_named():
@@ -361,6 +453,8 @@ def test_bad_arguments_are_named():
     for change, words in [
         ({"denominator": "all"}, "denominator must be"),
         ({"reduction": "avg"}, "reduction must be"),
+        ({"path": "fast"}, "path must be"),
+        ({"path": "gather", "denominator": "union"}, "path='gather' needs"),
         ({"negatives": outside}, "negatives need denominator='union'"),
         ({"denominator": "union", "negatives": inside}, "outside the union"),
         ({"denominator": "union", "negatives": outside[[0, 0]]}, "distinct"),

@@ -1,0 +1,168 @@
+"""Logits of selected tokens, from hidden states and the output matrix, each with its own backward.
+
+`pair_logits` multiplies only the pairs (position, token) that the sets name, `block_logits` all
+positions by a list of tokens. Both read the named rows of the matrix and no others, forward and
+backward, and leave the rest of its gradient untouched.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A product in a block costs less than one of a sparse pair: the block is the faster way until it
+# holds more than so many products for each pair. Measured: results/benchmarks.csv, `crossover`.
+BLOCK_PER_PAIR = 5
+
+
+class Pairs(NamedTuple):
+    """Pairs of N positions and the distinct tokens `used`, position by position.
+
+    used (U,) int64: token ids; local (nnz,) int64: each pair's place in `used`; rows (nnz,) int64:
+    its position; offsets (N + 1,) int64: where each position's pairs begin.
+    """
+
+    used: Tensor
+    local: Tensor
+    rows: Tensor
+    offsets: Tensor
+
+    @property
+    def fill(self) -> float:
+        """Products of the whole block for each pair, at least 1."""
+        return (len(self.offsets) - 1) * len(self.used) / max(1, len(self.local))
+
+
+def pair_logits(
+    states: Tensor, weight: Tensor, pairs: Pairs, *, path: str = "auto", sparse_grad: bool = False
+) -> Tensor:
+    """z_e = states[rows_e] . weight[used[local_e]] -> (nnz,) in the dtype of states.
+
+    states (N, d) float32 or float64, weight (V, d) floating. path: "gather" multiplies the pairs,
+    "union" the whole block, from which it picks them; "auto" the one that is faster. sparse_grad:
+    the gradient of weight is sparse COO, else as in `_weight_gradient`.
+    """
+    if path == "auto":
+        path = "union" if pairs.fill < BLOCK_PER_PAIR else "gather"
+    if path == "union":
+        block = block_logits(states, weight, pairs.used, sparse_grad=sparse_grad)
+        return _Pick.apply(block, pairs.rows, pairs.local)
+    return _PairLogits.apply(states, weight, *pairs, sparse_grad)
+
+
+def block_logits(
+    states: Tensor, weight: Tensor, used: Tensor, *, sparse_grad: bool = False
+) -> Tensor:
+    """states @ weight[used].T -> (N, U) in the dtype of states; arguments as in `pair_logits`."""
+    return _BlockLogits.apply(states, weight, used, sparse_grad)
+
+
+class _PairLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states, weight, used, local, rows, offsets, sparse_grad):
+        ctx.save_for_backward(states, weight, used, local, rows, offsets)
+        ctx.sparse_grad = sparse_grad
+        if not len(local):
+            return states.new_empty(0)
+        shape = len(states), len(used)
+        with warnings.catch_warnings():  # one that sparse CSR is in beta
+            warnings.simplefilter("ignore")
+            # Zero times the mask, plus the products at its places and at no others.
+            mask = torch.sparse_csr_tensor(
+                offsets, local, states.new_zeros(len(local)), shape, check_invariants=False
+            )
+            return torch.sparse.sampled_addmm(
+                mask, states, _table(weight, used, states.dtype).T, beta=0
+            ).values()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        states, weight, used, local, rows, offsets = ctx.saved_tensors
+        of_states = of_weight = None
+        if ctx.needs_input_grad[0]:
+            of_states = _weighted_sums(_table(weight, used, grad.dtype), local, grad, offsets)
+        if ctx.needs_input_grad[1]:
+            # The same sums by token; a stable sort fixes the order in which a token's are added.
+            order = local.argsort(stable=True)
+            starts = F.pad(torch.bincount(local, minlength=len(used)).cumsum(0), (1, 0))
+            by_token = _weighted_sums(states.detach(), rows[order], grad[order], starts)  # (U, d)
+            of_weight = _weight_gradient(weight, used, by_token, ctx.sparse_grad)
+        return of_states, of_weight, None, None, None, None, None
+
+
+class _BlockLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states, weight, used, sparse_grad):
+        ctx.save_for_backward(states, weight, used)
+        ctx.sparse_grad = sparse_grad
+        with _no_autocast(states):
+            return states @ _table(weight, used, states.dtype).T
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        states, weight, used = ctx.saved_tensors
+        of_states = of_weight = None
+        with _no_autocast(states):
+            if ctx.needs_input_grad[0]:
+                of_states = grad @ _table(weight, used, grad.dtype)
+            if ctx.needs_input_grad[1]:
+                by_token = grad.T @ states  # (U, d)
+                of_weight = _weight_gradient(weight, used, by_token, ctx.sparse_grad)
+        return of_states, of_weight, None, None
+
+
+class _Pick(torch.autograd.Function):
+    """block[rows, local] of distinct places: what indexing does, without its atomic additions."""
+
+    @staticmethod
+    def forward(ctx, block, rows, local):
+        ctx.save_for_backward(rows, local)
+        ctx.shape = block.shape
+        return block[rows, local]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        rows, local = ctx.saved_tensors
+        of_block = grad.new_zeros(ctx.shape)
+        of_block[rows, local] = grad
+        return of_block, None, None
+
+
+def _table(weight: Tensor, used: Tensor, dtype: torch.dtype) -> Tensor:
+    """(U, d): the rows that are used, in the dtype of the computation."""
+    return weight.index_select(0, used).to(dtype)
+
+
+def _weighted_sums(table: Tensor, index: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
+    """(R, d): for each row r, sum of factors_e table[index_e] over e in offsets[r]:offsets[r + 1].
+
+    A sparse matrix times a dense one; no row of `table` is copied out.
+    """
+    return F.embedding_bag(
+        index, table, offsets, mode="sum", per_sample_weights=factors, include_last_offset=True
+    )
+
+
+def _weight_gradient(weight: Tensor, used: Tensor, rows: Tensor, sparse_grad: bool) -> Tensor:
+    """The gradient of weight, nothing but `rows` (U, d) at the distinct `used`.
+
+    Dense, it is written once and becomes the parameter's `.grad`. A parameter that has a dense
+    `.grad` is given a sparse one even so, which autograd adds to the rows in place: a dense one
+    would be a second V x d, and an addition over all of it.
+    """
+    rows = rows.to(weight.dtype)
+    held = weight.grad if weight.is_leaf else None
+    if sparse_grad or (held is not None and held.layout == torch.strided):
+        # Not flagged as coalesced, which would bind it to rising ids.
+        return torch.sparse_coo_tensor(used[None], rows, weight.shape, check_invariants=False)
+    return torch.zeros_like(weight).index_copy_(0, used, rows)
+
+
+def _no_autocast(tensor: Tensor):
+    """Products here are in float32 at least, whatever surrounds the call."""
+    return torch.autocast(tensor.device.type, enabled=False)
