@@ -6,6 +6,7 @@ backward, and leave the rest of its gradient untouched.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 # A product in a block costs less than one of a sparse pair: the block is the faster way until it
 # holds more than so many products for each pair. Measured: results/benchmarks.csv, `crossover`.
 BLOCK_PER_PAIR = 5
+ROWS_AT_A_TIME = 1024  # of a dense gradient; bounds what is held beside it
 
 
 class Pairs(NamedTuple):
@@ -66,16 +68,18 @@ class _PairLogits(torch.autograd.Function):
         ctx.sparse_grad = sparse_grad
         if not len(local):
             return states.new_empty(0)
-        shape = len(states), len(used)
+        table, index = _lookup(weight, used, local, states.dtype)
         with warnings.catch_warnings():  # one that sparse CSR is in beta
             warnings.simplefilter("ignore")
             # Zero times the mask, plus the products at its places and at no others.
             mask = torch.sparse_csr_tensor(
-                offsets, local, states.new_zeros(len(local)), shape, check_invariants=False
+                offsets,
+                index,
+                states.new_zeros(len(index)),
+                (len(states), len(table)),
+                check_invariants=False,
             )
-            return torch.sparse.sampled_addmm(
-                mask, states, _table(weight, used, states.dtype).T, beta=0
-            ).values()
+            return torch.sparse.sampled_addmm(mask, states, table.T, beta=0).values()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -83,12 +87,19 @@ class _PairLogits(torch.autograd.Function):
         states, weight, used, local, rows, offsets = ctx.saved_tensors
         of_states = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_states = _weighted_sums(_table(weight, used, grad.dtype), local, grad, offsets)
+            table, index = _lookup(weight, used, local, grad.dtype)
+            of_states = _weighted_sums(table, index, grad, offsets)
         if ctx.needs_input_grad[1]:
             # The same sums by token; a stable sort fixes the order in which a token's are added.
             order = local.argsort(stable=True)
+            rows, factors = rows[order], grad[order]
             starts = F.pad(torch.bincount(local, minlength=len(used)).cumsum(0), (1, 0))
-            by_token = _weighted_sums(states.detach(), rows[order], grad[order], starts)  # (U, d)
+
+            def by_token(first: int, last: int) -> Tensor:
+                entries = slice(starts[first], starts[last])
+                within = starts[first : last + 1] - starts[first]
+                return _weighted_sums(states, rows[entries], factors[entries], within)
+
             of_weight = _weight_gradient(weight, used, by_token, ctx.sparse_grad)
         return of_states, of_weight, None, None, None, None, None
 
@@ -110,8 +121,12 @@ class _BlockLogits(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 of_states = grad @ _table(weight, used, grad.dtype)
             if ctx.needs_input_grad[1]:
-                by_token = grad.T @ states  # (U, d)
-                of_weight = _weight_gradient(weight, used, by_token, ctx.sparse_grad)
+                of_weight = _weight_gradient(
+                    weight,
+                    used,
+                    lambda first, last: grad[:, first:last].T @ states,
+                    ctx.sparse_grad,
+                )
         return of_states, of_weight, None, None
 
 
@@ -138,29 +153,49 @@ def _table(weight: Tensor, used: Tensor, dtype: torch.dtype) -> Tensor:
     return weight.index_select(0, used).to(dtype)
 
 
+def _lookup(
+    weight: Tensor, used: Tensor, local: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """A matrix in `dtype` and the row of it that each pair reads: weight itself, if it can be."""
+    if weight.dtype == dtype:
+        return weight, used[local]
+    return _table(weight, used, dtype), local
+
+
 def _weighted_sums(table: Tensor, index: Tensor, factors: Tensor, offsets: Tensor) -> Tensor:
     """(R, d): for each row r, sum of factors_e table[index_e] over e in offsets[r]:offsets[r + 1].
 
     A sparse matrix times a dense one; no row of `table` is copied out.
     """
     return F.embedding_bag(
-        index, table, offsets, mode="sum", per_sample_weights=factors, include_last_offset=True
+        index,
+        table.detach(),  # else it keeps what a backward of its own would need
+        offsets,
+        mode="sum",
+        per_sample_weights=factors,
+        include_last_offset=True,
     )
 
 
-def _weight_gradient(weight: Tensor, used: Tensor, rows: Tensor, sparse_grad: bool) -> Tensor:
-    """The gradient of weight, nothing but `rows` (U, d) at the distinct `used`.
+def _weight_gradient(
+    weight: Tensor, used: Tensor, rows: Callable[[int, int], Tensor], sparse_grad: bool
+) -> Tensor:
+    """The gradient of weight, nothing but `rows(first, last)` at the distinct used[first:last].
 
-    Dense, it is written once and becomes the parameter's `.grad`. A parameter that has a dense
-    `.grad` is given a sparse one even so, which autograd adds to the rows in place: a dense one
-    would be a second V x d, and an addition over all of it.
+    Dense, it is written once, some rows at a time, and becomes the parameter's `.grad`. A
+    parameter that has a dense `.grad` is given a sparse one even so, which autograd adds to the
+    rows in place: a dense one would be a second V x d, and an addition over all of it.
     """
-    rows = rows.to(weight.dtype)
     held = weight.grad if weight.is_leaf else None
     if sparse_grad or (held is not None and held.layout == torch.strided):
         # Not flagged as coalesced, which would bind it to rising ids.
-        return torch.sparse_coo_tensor(used[None], rows, weight.shape, check_invariants=False)
-    return torch.zeros_like(weight).index_copy_(0, used, rows)
+        values = rows(0, len(used)).to(weight.dtype)
+        return torch.sparse_coo_tensor(used[None], values, weight.shape, check_invariants=False)
+    dense = torch.zeros_like(weight)
+    for first in range(0, len(used), ROWS_AT_A_TIME):
+        last = min(first + ROWS_AT_A_TIME, len(used))
+        dense.index_copy_(0, used[first:last], rows(first, last).to(weight.dtype))
+    return dense
 
 
 def _no_autocast(tensor: Tensor):
