@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lrmoclip.batches import Batch
 from lrmoclip.candidates import Candidates
-from lrmoclip.heads import head_parameters, supervised_hidden, supervised_logits
+from lrmoclip.heads import head_of, supervised_hidden, supervised_logits
 from lrmoclip.losses import restricted_linear_cross_entropy
 
 
@@ -31,10 +31,15 @@ def restricted(
 ) -> Tensor:
     """Mean of logsumexp(z_j, j in S_t) - z_y; `denominator` and `negatives` name its variants."""
     hidden = supervised_hidden(model, batch.input_ids, batch.supervised)  # (N, d)
-    weight, bias = head_parameters(model)
-    drawn = outside_union(sets.union(), len(weight), negatives, dice) if negatives else None
+    head = head_of(model)
+    drawn = outside_union(sets.union(), len(head.weight), negatives, dice) if negatives else None
     return restricted_linear_cross_entropy(
-        hidden, weight, sets, batch.gold, bias=bias, denominator=denominator, negatives=drawn
+        hidden,
+        candidates=sets,
+        targets=batch.gold,
+        denominator=denominator,
+        negatives=drawn,
+        **head._asdict(),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lrmoclip.batches import collate
-from lrmoclip.heads import head_parameters, supervised_hidden
+from lrmoclip.heads import head_of, supervised_hidden
 from lrmoclip.losses import probe
 from lrmoclip.training import Source
 
@@ -32,8 +32,7 @@ class ProbeBatch:
         training = model.training
         model.eval()
         hidden = supervised_hidden(model, batch.input_ids, batch.supervised)
-        weight, bias = head_parameters(model)
-        seen = probe(hidden, weight, sets, batch.gold, bias=bias)
+        seen = probe(hidden, candidates=sets, targets=batch.gold, **head_of(model)._asdict())
         model.train(training)
         measures = {"probe_cross_entropy": float(seen.cross_entropy.mean())}
         if sets is not None:
