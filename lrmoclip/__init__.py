@@ -9,6 +9,7 @@ _HOMES = {
     "Candidates": "candidates",
     "select_candidates": "candidates",
     "CandidateStore": "store",
+    "StoreWriter": "store",
     "restricted_linear_cross_entropy": "losses",
     "MoClip": "optim",
 }

@@ -10,6 +10,10 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+# Logits of one block of rows: what a cache holds, and what keeps an accelerator busy.
+BLOCK, DEVICE_BLOCK = 2**20, 2**26
+THIN = 1e-30  # an outside mass below this is summed anew, relative to its own largest logit
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -69,13 +73,10 @@ class Candidates:
         """The rows that `index` names, in its order: (M,) int64 positions, or (N,) bool."""
         index = torch.arange(len(self), device=self.ids.device)[index]
         sizes = self.sizes[index]
-        offsets = _offsets(sizes)
-        # Entry i of the new row r lies at the old start of r plus its place in the row.
-        shift = (self.offsets[index] - offsets[:-1]).repeat_interleave(sizes)
-        entry = torch.arange(len(shift), device=shift.device) + shift
+        entry = ranges(self.offsets[index], sizes)
         return Candidates(
             ids=self.ids[entry],
-            offsets=offsets,
+            offsets=offsets_of(sizes),
             gold_forced=self.gold_forced[index],
             logp=self.logp[entry],
             log_z=self.log_z[index],
@@ -91,19 +92,31 @@ class Candidates:
         joined = {
             f.name: torch.cat([getattr(c, f.name) for c in parts]) for f in fields(Candidates)
         }
-        joined["offsets"] = _offsets(torch.cat([c.sizes for c in parts]))
+        joined["offsets"] = offsets_of(torch.cat([c.sizes for c in parts]))
         return Candidates(**joined)
 
-    def narrow(self, coverage: float, k_min: int, k_max: int, targets: Tensor) -> "Candidates":
+    def narrow(
+        self,
+        coverage: float | None,
+        k_min: int,
+        k_max: int,
+        targets: Tensor,
+        *,
+        rounded: bool = False,
+    ) -> "Candidates":
         """What `select_candidates` gives at a narrower setting, read off the stored rows.
 
         A narrower set is a prefix of the row before a forced gold token, plus the gold token;
         what is dropped joins the outside mass. ids, gold_forced and logp are those of a fresh
-        selection to the bit, log_outside to rounding. targets (N,) int64 as at selection; those
-        of empty rows are not read. ValueError where a row is too short for the setting (it was
-        stored at a lower coverage, k_min or k_max) or does not hold its target.
+        selection to the bit, log_outside to rounding. coverage None keeps the rows' own, so that
+        only k_max shortens them. targets (N,) int64 as at selection; those of empty rows are not
+        read. ValueError where a row is too short for the setting (it was stored at a lower
+        coverage, k_min or k_max) or does not hold its target.
+
+        rounded: the probabilities are rounded, as those of a `CandidateStore`. A row whose sum
+        then misses the coverage is kept whole instead of refused.
         """
-        _check_setting(coverage, k_min, k_max)
+        check_setting(1.0 if coverage is None else coverage, k_min, k_max)
         if targets.shape != (len(self),):
             raise ValueError(f"targets must be ({len(self)},), got {tuple(targets.shape)}")
         sizes, rows = self.sizes, self.rows
@@ -117,7 +130,10 @@ class Candidates:
         prob = self.prob.new_zeros(len(self), int(sizes.max()) if len(self) else 0)
         prob[rows, place] = self.prob
         own = sizes - self.gold_forced.long()
-        size = _cover_size(prob.double().cumsum(1), own, coverage).clamp(k_min, k_max)  # (N,)
+        size = own if coverage is None else _cover_size(prob.double().cumsum(1), own, coverage)
+        size = size.clamp(k_min, k_max)  # (N,)
+        if rounded:
+            size = size.minimum(own)
         # A row with nothing outside holds the whole vocabulary, and no setting asks for more.
         whole = self.log_outside == -torch.inf
         too_short = live & ~whole & (size > own)
@@ -137,7 +153,7 @@ class Candidates:
         outside[rows[~kept], place[~kept] + 1] = self.logp[~kept].double()
         return Candidates(
             ids=self.ids[kept],
-            offsets=_offsets(_count(rows[kept], len(self))),
+            offsets=offsets_of(_count(rows[kept], len(self))),
             gold_forced=forced,
             logp=self.logp[kept],
             log_z=self.log_z,
@@ -146,6 +162,7 @@ class Candidates:
         )
 
 
+@torch.no_grad()
 def select_candidates(
     logits: Tensor,
     targets: Tensor,
@@ -160,14 +177,14 @@ def select_candidates(
     logits (N, V) floating, targets (N,) int64 -> Candidates of N rows, on the logits' device. A
     row holds k_max tokens at most, or k_max + 1 where gold was forced in; the row of an ignored
     target is empty. Probabilities are the float32 softmax, summed in float64; where rounding
-    keeps that sum below the coverage, k_max decides. log_outside is a logsumexp over the
-    complement, for 1 - sum loses what is below 1e-8. Temporaries take four times the logits in
-    float32: hand over many positions in blocks (and `cat`).
+    keeps that sum below the coverage, k_max decides. log_outside comes from exponentials of the
+    complement, for 1 - sum loses what is below 1e-8. Works through blocks of rows that a cache
+    holds: temporaries do not grow with N.
 
     ValueError: coverage outside (0, 1], k_min < 1, k_max < k_min, a shape, dtype or target that
     does not fit, logits of a supervised position that float32 cannot hold or that are not finite.
     """
-    _check_setting(coverage, k_min, k_max)
+    check_setting(coverage, k_min, k_max)
     if logits.ndim != 2 or not logits.shape[1] or not logits.is_floating_point():
         raise ValueError(
             f"logits must be floating (N, V), V > 0; got {logits.dtype} {tuple(logits.shape)}"
@@ -177,52 +194,97 @@ def select_candidates(
             f"targets must be int64 ({logits.shape[0]},), one per row of logits; "
             f"got {targets.dtype} {tuple(targets.shape)}"
         )
-    (n, vocab), device = logits.shape, logits.device
+    n, vocab = logits.shape
     live = targets != ignore_index  # (N,)
-    gold = targets[live][:, None]  # (n, 1)
+    gold = targets[live]  # (n,)
     if ((gold < 0) | (gold >= vocab)).any():
         raise ValueError(f"targets must lie in [0, {vocab}) or be {ignore_index} (ignore_index)")
-    z = logits.detach()[live].float()  # (n, V), a copy
-    low, peak = z.aminmax(dim=1)  # a NaN is both
-    if not (low.isfinite() & peak.isfinite()).all():
-        raise ValueError("logits of supervised positions must be finite in float32")
 
-    # Probability and id as one integer that no two tokens share: topk then has no ties to break.
-    # (The bits of non-negative floats order as the floats do.)
-    p = z.softmax(1)
-    key = torch.add(-torch.arange(vocab, device=device), p.view(torch.int32), alpha=2**32)
-    top = key.topk(min(k_max, vocab), dim=1).indices  # (n, K)
-    del key
-    size = _cover_size(p.gather(1, top).double().cumsum(1), top.shape[1], coverage)
-    size = size.clamp(min(k_min, vocab), top.shape[1])  # (n,)
-
-    kept = torch.arange(top.shape[1], device=device) < size[:, None]
-    forced = ~((top == gold) & kept).any(1)
-    kept = torch.cat([kept, forced[:, None]], 1)  # (n, K + 1): the prefix, then a forced gold
-    ids = torch.cat([top, gold], 1)[kept]
-    rows = _rows(kept.sum(1))
-
-    # Everything relative to the largest logit, or a common offset would eat the digits.
-    z -= peak[:, None]
-    log_z = -p.gather(1, top[:, 0:1]).squeeze(1).log()  # p of the largest is 1 / Z
-    logp = z[rows, ids] - log_z[rows]
-    z[rows, ids] = -torch.inf
+    position = live.nonzero().squeeze(1)  # (n,)
+    block = max(1, (BLOCK if logits.device.type == "cpu" else DEVICE_BLOCK) // vocab)
+    blocks = zip(position.split(block), gold.split(block), strict=True)
+    sets = Candidates.cat(
+        [_select_block(logits[rows].float(), y, coverage, k_min, k_max) for rows, y in blocks]
+    )
 
     def spread(values: Tensor) -> Tensor:  # (n,) to (N,), zero at ignored positions
         return values.new_zeros(n).masked_scatter(live, values)
 
-    return Candidates(
-        ids=ids,
-        offsets=_offsets(spread(kept.sum(1))),
-        gold_forced=spread(forced),
-        logp=logp,
-        log_z=spread(peak + log_z),
-        log_outside=spread(z.logsumexp(1) - log_z),
-        prob=p[rows, ids],
+    return replace(
+        sets,
+        offsets=offsets_of(spread(sets.sizes)),
+        gold_forced=spread(sets.gold_forced),
+        log_z=spread(sets.log_z),
+        log_outside=spread(sets.log_outside),
     )
 
 
-def _check_setting(coverage: float, k_min: int, k_max: int) -> None:
+def _select_block(z: Tensor, gold: Tensor, coverage: float, k_min: int, k_max: int) -> Candidates:
+    """The sets of a few rows: z (n, V) float32, gold (n,)."""
+    vocab = z.shape[1]
+    held = min(k_max, vocab)
+    low, peak = z.amin(1), z.amax(1)  # a NaN is both; aminmax would be fifty times slower
+    if not (low.isfinite() & peak.isfinite()).all():
+        raise ValueError("logits of supervised positions must be finite in float32")
+    p = z.softmax(1)
+    # (n, K + 1): the one beyond the last shows whether the last has equals outside.
+    top, ids = p.topk(min(held + 1, vocab), dim=1)
+    size = _cover_size(top[:, :held].double().cumsum(1), held, coverage)
+    size = size.clamp(min(k_min, vocab), held)  # (n,)
+    ids = _by_lower_id(top[:, :held], ids[:, :held])
+    if vocab > held:
+        _settle_ties(ids, p, top, size)
+
+    kept = torch.arange(held, device=z.device) < size[:, None]
+    gold = gold[:, None]
+    forced = ~((ids == gold) & kept).any(1)
+    kept = torch.cat([kept, forced[:, None]], 1)  # (n, K + 1): the prefix, then a forced gold
+    ids = torch.cat([ids, gold], 1)[kept]  # (nnz,)
+    sizes = kept.sum(1)
+    rows = _rows(sizes)
+    log_z = -top[:, 0].log()  # of z - peak, or a common offset would eat digits: p_max is 1 / Z
+    logp = z[rows, ids] - peak[rows] - log_z[rows]
+    prob = p[rows, ids]
+    p[rows, ids] = 0
+    outside = p.sum(1)
+    sets = Candidates(ids, offsets_of(sizes), forced, logp, peak + log_z, outside.log(), prob)
+    if (thin := (outside < THIN).nonzero().squeeze(1)).numel():
+        rest, part = z[thin] - peak[thin, None], sets.select(thin)
+        rest[part.rows, part.ids] = -torch.inf
+        sets.log_outside[thin] = rest.logsumexp(1) - log_z[thin]
+    return sets
+
+
+def _by_lower_id(top: Tensor, ids: Tensor) -> Tensor:
+    """(n, K): ids by falling probability `top`, equals by rising id.
+
+    Probability and id make one integer that no two tokens of a row share; the bits of
+    non-negative floats order as the floats do.
+    """
+    key = top.contiguous().view(torch.int32).long() * 2**32 - ids
+    return ids.gather(1, key.argsort(1, descending=True))
+
+
+def _settle_ties(ids: Tensor, p: Tensor, top: Tensor, size: Tensor) -> None:
+    """Where the last token kept has equals beyond the ids at hand, keep the lowest ids of them.
+
+    ids (n, K) is changed; p (n, V); top (n, K + 1) the largest values of p; size (n,).
+    """
+    edge = top.gather(1, size[:, None] - 1)  # (n, 1)
+    tied = (top[:, -1:] == edge).squeeze(1).nonzero().squeeze(1)  # (m,)
+    if not tied.numel():
+        return
+    above = (top[tied] > edge[tied]).sum(1)  # (m,): tokens that are surely kept
+    row, equal = (p[tied] == edge[tied]).nonzero(as_tuple=True)  # by row, then by rising id
+    starts = offsets_of(_count(row, len(tied)))
+    rank = torch.arange(len(row), device=row.device) - starts[row]
+    used = rank < (size[tied] - above)[row]
+    row, rank = row[used], rank[used]
+    ids[tied[row], above[row] + rank] = equal[used]
+
+
+def check_setting(coverage: float, k_min: int, k_max: int) -> None:
+    """ValueError for a coverage outside (0, 1], k_min < 1 or k_max < k_min."""
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
     if k_min < 1:
@@ -248,5 +310,12 @@ def _rows(sizes: Tensor) -> Tensor:
     return torch.arange(len(sizes), device=sizes.device).repeat_interleave(sizes)
 
 
-def _offsets(sizes: Tensor) -> Tensor:
+def offsets_of(sizes: Tensor) -> Tensor:
+    """(n + 1,): where parts of such sizes begin when they follow one another, and the end."""
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+def ranges(starts: Tensor, sizes: Tensor) -> Tensor:
+    """(sum of sizes,): start, start + 1, ... of each part, one part after the other."""
+    shift = (starts - offsets_of(sizes)[:-1]).repeat_interleave(sizes)
+    return torch.arange(len(shift), device=shift.device) + shift

@@ -43,26 +43,28 @@ def base(scale: Scale, base: str, data: Path, out: Path) -> None:
 
 
 def stage0(bench: Workbench, out: Path) -> None:
-    """Write the candidate store of the bench's training records."""
-    from lrmoclip.stage0 import collect, is_cold, statistics
-    from lrmoclip.store import CandidateStore
+    """Write the candidate store of the bench's training records; goes on where it was killed."""
+    from lrmoclip.stage0 import collect, is_cold
+    from lrmoclip.store import StoreWriter
 
-    settings, identity = bench.scale["stage0"], bench.identity
+    settings = bench.scale["stage0"]
+    bound = {**bench.identity, "data": bench.data_hash(bench.domain)}
     set_threads(bench.scale["threads"]["train"])
-    start = time.perf_counter()
-    candidates, records = collect(bench.model, bench.records, settings)
-    found = statistics(candidates, bench.records)
-    manifest = {
-        **identity,
-        "data": bench.data_hash(bench.domain),
-        "settings": settings,
-        "statistics": found,
-        "wall_s": time.perf_counter() - start,
-        "provenance": provenance.stamp(config=config.fingerprint(settings)),
-    }
-    if is_cold(found["gold_in_set"]):
-        warnings.warn(f"{bench.domain}: {is_cold(found['gold_in_set'])}", stacklevel=1)
-    CandidateStore(candidates, records, manifest).save(out)
+    weight = bench.model.get_output_embeddings().weight
+    made = provenance.stamp(
+        config=config.fingerprint(settings), dtype=str(weight.dtype).removeprefix("torch.")
+    )
+    with StoreWriter(
+        out,
+        bound,
+        vocabulary=len(weight),
+        settings=settings,
+        eos_id=bench.records.eos_id,
+        provenance=made,
+    ) as writer:
+        collect(bench.model, bench.records, settings, writer)
+    if words := is_cold(writer.statistics["gold_in_set"]):
+        warnings.warn(f"{bench.domain}: {words}", stacklevel=1)
 
 
 def fisher(bench: Workbench, out: Path) -> None:

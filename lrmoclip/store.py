@@ -1,83 +1,315 @@
-"""The candidate store: Stage 0's sets of every supervised position of a data file, with the hashes
-of the base model, tokenizer and data that they belong to."""
+"""The candidate store: Stage 0's sets of every supervised position of a data file, as a folder of
+shards and a manifest with the hashes of the base model, tokenizer and data that they belong to.
 
-from dataclasses import dataclass
+A store is written beside its folder, shard by shard, and renamed when it is whole. Its bytes depend
+on what is stored alone: no time of day, and cuts at fixed places, so that a writer that was killed
+goes on where it stopped and ends in the same bytes."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lrmoclip import files
-from lrmoclip.candidates import Candidates
+from lrmoclip import files, shards
+from lrmoclip.candidates import Candidates, check_setting, offsets_of, ranges
 from lrmoclip.errors import UserError
+from lrmoclip.shards import Shard
+from lrmoclip.tally import Tally
 
-TENSORS, MANIFEST = "candidates.safetensors", "manifest.json"
+MANIFEST, FORMAT = "manifest.json", 1
 # What must be equal between a store and the run that reads it, in the words of an error.
 BOUND = {"base": "base model", "tokenizer": "tokenizer", "data": "data file"}
 
 
-@dataclass(frozen=True)
-class CandidateStore:
-    """Candidate sets in the order of the data file.
+def shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
 
-    candidates: one row a supervised position; records (R + 1,) int64: where the positions of each
-    record begin; manifest: hashes, settings, statistics and provenance.
+
+class StoreWriter:
+    """Writes a store batch by batch; the folder appears when the writer is closed.
+
+        with StoreWriter(folder, bound, vocabulary=V, settings=settings) as writer:
+            for start in range(writer.records, len(data), batch_size):
+                writer.add(select_candidates(...), targets, records)
+
+    bound: hashes of `base`, `tokenizer` and `data`, which a reader must know; settings: what the
+    sets were selected with, at least coverage, k_min and k_max; eos_id: the token whose positions
+    the statistics count apart; provenance: anything else worth keeping, the same on every run.
+
+    A writer that dies leaves its whole shards in `.<folder>.partial`. One with the same arguments
+    takes them over and `records` says how many records they hold: go on with the next one.
+    Anything else found there is thrown away. A shard ends with the batch that fills it, so batches
+    must be cut as before. Raises UserError where the folder cannot be written.
     """
 
-    candidates: Candidates
-    records: Tensor
-    manifest: dict
-
-    def batch(self, indices: list[int]) -> Candidates:
-        """Sets of the supervised positions of the records `indices`, in that order."""
-        index = torch.tensor(indices)
-        starts, lengths = self.records[index], self.records.diff()[index]
-        ends = lengths.cumsum(0)
-        within = torch.arange(int(ends[-1])) - (ends - lengths).repeat_interleave(lengths)
-        return self.candidates.select(starts.repeat_interleave(lengths) + within)
-
-    def save(self, folder: Path) -> None:
-        """Write the folder, whole or not at all."""
-        sets = self.candidates
-        tensors = {
-            "ids": sets.ids.to(torch.int32),
-            "offsets": sets.offsets,
-            "gold_forced": sets.gold_forced,
-            "logp": sets.logp,
-            "prob": sets.prob,
-            "log_z": sets.log_z,
-            "log_outside": sets.log_outside,
-            "records": self.records,
+    def __init__(
+        self,
+        folder: Path,
+        bound: dict[str, str],
+        *,
+        vocabulary: int,
+        settings: dict,
+        eos_id: int | None = None,
+        provenance: dict | None = None,
+        shard_positions: int = 2**15,
+    ) -> None:
+        self.folder = Path(folder)
+        self._partial = self.folder.parent / f".{self.folder.name}.partial"
+        header = {
+            "format": FORMAT,
+            **{key: bound[key] for key in BOUND},
+            "vocabulary": vocabulary,
+            "settings": settings,
+            "eos_id": eos_id,
+            "shard_positions": shard_positions,
+            "provenance": provenance or {},
         }
-        with files.whole(folder) as temporary:
-            temporary.mkdir()
-            save_file(tensors, temporary / TENSORS)
-            digest = files.sha256(temporary / TENSORS)
-            files.write_json(temporary / MANIFEST, {**self.manifest, "sha256": digest})
+        self._header = json.loads(json.dumps(header))  # as it is read back
+        self._tally = Tally(eos_id)
+        self._shards: list[dict] = []
+        self._waiting: list[tuple[Candidates, Tensor, Tensor]] = []
+        try:
+            self._partial.mkdir(parents=True, exist_ok=True)
+            self._take_over()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.records = sum(shard["records"] for shard in self._shards)
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.close()
+        elif not self._shards:  # nothing worth going on from
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+    @property
+    def statistics(self) -> dict:
+        """`Tally.summary` of the shards written so far: of all, once the writer is closed."""
+        return self._tally.summary()
+
+    def add(self, sets: Candidates, targets: Tensor, records: Sequence[int] | Tensor) -> None:
+        """The next records: their sets, targets (N,) as at selection, and how many positions each
+        record has, N in all. ValueError where these do not fit one another."""
+        records = torch.as_tensor(records, dtype=torch.int64).cpu()
+        sets, targets = sets.to("cpu"), targets.cpu()
+        shards.check(sets, targets, records, self._header["vocabulary"])
+        self._waiting.append((sets, targets, records))
+        self.records += len(records)
+        waiting = sum(len(sets) for sets, _, _ in self._waiting)
+        if waiting >= self._header["shard_positions"]:
+            self._write_shard()
+
+    def close(self) -> None:
+        """Write what waits, then the manifest, and give the folder its name; an older store of
+        that name goes."""
+        if self._waiting:
+            self._write_shard()
+        self._write_manifest(statistics=self.statistics)
+        try:
+            if self.folder.is_dir():
+                shutil.rmtree(self.folder)
+            self._partial.rename(self.folder)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _write_shard(self) -> None:
+        parts, targets, records = zip(*self._waiting, strict=True)
+        sets, targets, records = Candidates.cat(parts), torch.cat(targets), torch.cat(records)
+        path = self._partial / shard_name(len(self._shards))
+        shards.write(path, sets, targets, records, self._header["vocabulary"])
+        self._tally.add(sets, targets)
+        entry = {"file": path.name, "records": len(records), "positions": len(sets)}
+        self._shards.append({**entry, "sha256": files.sha256(path)})
+        self._waiting = []
+        self._write_manifest()
+
+    def _write_manifest(self, **more) -> None:
+        manifest = {**self._header, **more, "shards": self._shards}
+        files.write_text(self._partial / MANIFEST, _sealed(manifest))
+
+    def _take_over(self) -> None:
+        """Keep the whole shards that a writer with the same arguments left, and nothing else."""
+        try:
+            manifest = _read_manifest(self._partial / MANIFEST)
+        except UserError:
+            manifest = {}
+        if all(manifest.get(key) == value for key, value in self._header.items()):
+            for entry in manifest["shards"]:
+                path = self._partial / entry["file"]
+                if not path.is_file() or files.sha256(path) != entry["sha256"]:
+                    break
+                self._shards.append(entry)
+                sets, targets, _ = Shard(path).read(torch.arange(entry["records"]))
+                self._tally.add(sets, targets)
+        kept = {entry["file"] for entry in self._shards} | {MANIFEST}
+        for path in self._partial.iterdir():
+            if path.name not in kept:
+                path.unlink()
+        self._write_manifest()
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"{self.folder}: cannot be written ({error})",
+            "Free disk space or mend the folder's rights",
+        )
+
+
+@dataclass
+class CandidateStore:
+    """A written store, read as it is asked for: shards are mapped, not loaded.
+
+    manifest: the writer's arguments, `statistics` and `shards`. It can be pickled and shared by
+    the workers of a DataLoader, forked or spawned.
+    """
+
+    folder: Path
+    manifest: dict
+    limits: tuple[float | None, int, int] | None = None  # of `narrow`
+    _open: dict[int, Shard] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(cls, folder: Path, bound: dict[str, str]) -> "CandidateStore":
-        """Read a store and check that it is whole and belongs to `bound`, hashes of `base`,
-        `tokenizer` and `data`. Raises UserError in one line otherwise."""
+        """Open a store after a check that it is whole and belongs to `bound`, hashes of `base`,
+        `tokenizer` and `data`. Raises UserError in one line otherwise.
+
+        The check reads every byte once. A shard checked at its first use would cost as much, since
+        an epoch touches all, but would stop a run in its midst.
+        """
         folder = Path(folder)
-        again = f"Delete {folder} and make it again: lrmoclip stage0"
-        if not (folder / MANIFEST).is_file() or not (folder / TENSORS).exists():
-            raise UserError(f"{folder}: no candidate store", "Make it first: lrmoclip stage0")
-        manifest = files.read_json(folder / MANIFEST)
-        for key, words in BOUND.items():
-            if manifest.get(key) != bound[key]:
+        manifest = _checked_manifest(folder, bound)
+        store = cls(folder, manifest)
+        listed = {entry["file"]: entry["sha256"] for entry in manifest["shards"]}
+        if extra := sorted({p.name for p in folder.glob("*.safetensors")} - set(listed)):
+            raise _damaged(folder, folder / extra[0], "the manifest does not list it")
+        for number, (name, digest) in enumerate(listed.items()):
+            if not (folder / name).is_file():
+                raise _damaged(folder, folder / name, "the shard is missing")
+            if files.sha256(folder / name) != digest:
+                raise _damaged(folder, folder / name, "its checksum differs")
+            try:
+                store._shard(number)
+            except shards.DAMAGED as error:
+                raise _damaged(folder, folder / name, str(error)) from None
+        return store
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return sum(entry["records"] for entry in self.manifest["shards"])
+
+    def batch(self, indices: Sequence[int]) -> Candidates:
+        """Sets of the supervised positions of the records `indices`, in that order, repeats and
+        all. IndexError for a record that is not there."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
+            raise IndexError(f"{self.folder}: records are 0 to {len(self) - 1}")
+        begin = offsets_of(torch.tensor([s["records"] for s in self.manifest["shards"]], dtype=int))
+        shard = torch.searchsorted(begin, chosen, right=True) - 1
+        # Shard by shard, each read at once, then put in the order asked for.
+        order = shard.argsort(stable=True)
+        numbers, counts = shard[order].unique_consecutive(return_counts=True)
+        asked = (chosen - begin[shard])[order].split(counts.tolist())
+        read = [self._shard(n).read(r) for n, r in zip(numbers.tolist(), asked, strict=True)]
+        parts, targets, lengths = zip(*read or [_nothing()], strict=True)
+        sets, targets, lengths = Candidates.cat(parts), torch.cat(targets), torch.cat(lengths)
+        if self.limits:
+            sets = sets.narrow(*self.limits, targets, rounded=True)
+        if len(numbers) < 2:
+            return sets
+        back = order.argsort()
+        return sets.select(ranges(offsets_of(lengths)[:-1][back], lengths[back]))
+
+    def narrow(self, coverage: float, k_min: int, k_max: int) -> "CandidateStore":
+        """The same store seen at a narrower setting: `batch` gives prefixes of the stored rows,
+        plus gold, with the outside mass adjusted.
+
+        At the stored coverage that is a fresh selection's set. At a lower one a row may differ by
+        a token where its sum comes within the rounding of the coverage: log-probabilities are
+        stored to 1/512 nat. Raises UserError for a setting wider than the stored one.
+        """
+        kept = self.manifest["settings"]
+        asked = {"coverage": coverage, "k_min": k_min, "k_max": k_max}
+        for name, value in asked.items():
+            if value > kept[name]:
                 raise UserError(
-                    f"{folder}: candidate store made from another {words}",
-                    "Name the store that belongs to this run, or make it again: lrmoclip stage0",
+                    f"{self.folder}: stored at {name} {kept[name]}, cannot be read at {value}",
+                    "Make it again at the widest setting in use: lrmoclip stage0",
                 )
-        if files.sha256(folder / TENSORS) != manifest.get("sha256"):
-            raise UserError(f"{folder / TENSORS}: damaged, its checksum differs", again)
-        try:
-            tensors = load_file(folder / TENSORS)
-            records = tensors.pop("records")
-            candidates = Candidates(**{**tensors, "ids": tensors["ids"].long()})
-        except (SafetensorError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / TENSORS}: damaged ({error})", again) from None
-        return cls(candidates, records, manifest)
+        check_setting(coverage, k_min, k_max)
+        limits = (None if coverage == kept["coverage"] else coverage, k_min, k_max)
+        return CandidateStore(self.folder, self.manifest, limits, self._open)
+
+    def describe(self) -> dict:
+        """The manifest's statistics (`Tally.summary`, of the store as written), records, and the
+        shards' bytes, in all and a position."""
+        names = [entry["file"] for entry in self.manifest["shards"]]
+        size = sum((self.folder / name).stat().st_size for name in names)
+        statistics = self.manifest["statistics"]
+        return {
+            **statistics,
+            "records": len(self),
+            "bytes": size,
+            "bytes_per_position": size / max(statistics["positions"], 1),
+        }
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_open": {}}  # a worker maps what it reads
+
+    def _shard(self, number: int) -> Shard:
+        if number not in self._open:
+            name = self.manifest["shards"][number]["file"]
+            self._open[number] = Shard(self.folder / name)
+        return self._open[number]
+
+
+def _nothing() -> tuple[Candidates, Tensor, Tensor]:
+    """What `Shard.read` would give for no records."""
+    none = torch.zeros(0, dtype=torch.int64)
+    sets = Candidates(
+        none, none.new_zeros(1), none.bool(), none.float(), none.float(), none.float()
+    )
+    return sets, none, none
+
+
+def _sealed(manifest: dict) -> str:
+    """The manifest's text, closed by the checksum of all before it."""
+    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
+
+
+def _read_manifest(path: Path) -> dict:
+    """A manifest's content. Raises UserError where it is not, to the byte, what was written."""
+    manifest = files.read_json(path)
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    if files.read_text(path) != _sealed(content):
+        raise UserError(
+            f"{path}: damaged or of another version, its checksum differs",
+            f"Delete {path.parent} and make it again: lrmoclip stage0",
+        )
+    return content
+
+
+def _checked_manifest(folder: Path, bound: dict[str, str]) -> dict:
+    if not (folder / MANIFEST).is_file():
+        unfinished = (folder.parent / f".{folder.name}.partial").is_dir()
+        hint = "It is unfinished: go on with" if unfinished else "Make it first:"
+        raise UserError(f"{folder}: no candidate store", f"{hint} lrmoclip stage0")
+    manifest = _read_manifest(folder / MANIFEST)
+    for key, words in BOUND.items():
+        if manifest.get(key) != bound[key]:
+            raise UserError(
+                f"{folder}: candidate store made from another {words}",
+                "Name the store that belongs to this run, or make it again: lrmoclip stage0",
+            )
+    return manifest
+
+
+def _damaged(folder: Path, path: Path, why: str) -> UserError:
+    again = f"Delete {folder} and make it again: lrmoclip stage0"
+    return UserError(f"{path}: damaged ({why})", again)

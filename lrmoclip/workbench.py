@@ -45,7 +45,7 @@ class Workbench:
         point = self.scale.method(method)
         if not config.needs_sets(point):
             return Source(self.records)
-        return Source(self.records, narrowed(self._store, point["objective"], self.records))
+        return Source(self.records, narrowed(self._store, point["objective"]))
 
     def probe(self, method: str) -> ProbeBatch:
         return ProbeBatch(self.source(method), self.scale["stage1"]["probe_records"])
@@ -89,7 +89,7 @@ class Workbench:
         if not config.needs_sets(point):
             return Source(self.general)
         store = self._read_store(self.general_store, "replay")
-        return Source(self.general, narrowed(store, point["objective"], self.general))
+        return Source(self.general, narrowed(store, point["objective"]))
 
     def _read_store(self, folder: Path | None, data: str) -> CandidateStore:
         if folder is None:
@@ -129,15 +129,13 @@ def base_fingerprint(scale: config.Scale, base: str) -> str:
     return config.fingerprint([scale.base(base), scale["data"]])
 
 
-def narrowed(store: CandidateStore, objective: dict, data: Encoded) -> CandidateStore:
+def narrowed(store: CandidateStore, objective: dict) -> CandidateStore:
     """The store as a method with its own `coverage` or `k_max` sees it."""
     if not {"coverage", "k_max"} & set(objective):
         return store
     kept = store.manifest["settings"]
-    candidates = store.candidates.narrow(
+    return store.narrow(
         objective.get("coverage", kept["coverage"]),
         kept["k_min"],
         objective.get("k_max", kept["k_max"]),
-        data.gold,
     )
-    return CandidateStore(candidates, store.records, store.manifest)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrmoclip import config
 
@@ -17,6 +18,36 @@ DROP = "(dropped)"  # as a value in `edit`: the key goes
 torch.set_num_threads(1)
 # Read when transformers and datasets are imported; the tests never ask a network.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+class LargestOutput(TorchDispatchMode):
+    """Sees every tensor that an operation allocates, in the forward and the backward pass.
+
+    Views and results in place are not new, and of a sparse tensor only what it stores counts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel, self.shapes = 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        held = {_place(x) for x in args if isinstance(x, torch.Tensor)}
+        for tensor in out if isinstance(out, list | tuple) else (out,):
+            if isinstance(tensor, torch.Tensor) and _place(tensor) not in held:
+                self.numel = max(self.numel, _stored(tensor).numel())
+                self.shapes.add(tuple(_stored(tensor).shape))
+        return out
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.layout == torch.strided:
+        return tensor
+    return tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
+
+
+def _place(tensor: torch.Tensor) -> int:
+    return _stored(tensor).untyped_storage().data_ptr()
 
 
 def named(value) -> str:

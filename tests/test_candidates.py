@@ -7,7 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lrmoclip import candidates
 from lrmoclip.candidates import Candidates, select_candidates
+from tests.conftest import LargestOutput
 from tests.reference.oracle import select_row
 
 IGNORED = -100
@@ -107,6 +109,43 @@ def test_equal_probabilities_go_by_the_lower_id():
     assert row_ids(got) == [[17, 4000, 0, 1, 2, 3]]
 
 
+@examples
+@given(positions(), coverages, bounds(), st.integers(1, 40))
+def test_blocks_of_any_size_give_the_same_bits(batch, coverage, k, block):
+    whole = select_candidates(*batch, coverage=coverage, k_min=k[0], k_max=k[1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "BLOCK", block)
+        got = select_candidates(*batch, coverage=coverage, k_min=k[0], k_max=k[1])
+
+    assert_same(got, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_rows_of_many_ties_are_those_of_the_plain_loop(dtype):
+    dice = torch.Generator().manual_seed(0)
+    logits = torch.randn(24, 3000, generator=dice).to(dtype)
+    logits[12:] = logits[12:].mul(3).round()  # a dozen values share all 3000 tokens
+    targets = torch.randint(3000, (24,), generator=dice)
+
+    got = row_ids(select_candidates(logits, targets, coverage=0.3, k_max=40))
+
+    want = [select_row(z, y, 0.3, 1, 40).ids for z, y in zip(logits, targets.tolist(), strict=True)]
+    assert got == want
+
+
+def test_temporaries_do_not_grow_with_the_positions(monkeypatch):
+    monkeypatch.setattr(candidates, "BLOCK", 4 * 1000)
+
+    def largest(n: int) -> int:
+        logits = torch.randn(n, 1000)
+        with LargestOutput() as seen:
+            select_candidates(logits, torch.arange(n) % 7, coverage=0.9, k_max=8)
+        return seen.numel
+
+    assert largest(40) == largest(4) == 4 * 1000
+
+
 def test_a_prefix_that_meets_the_coverage_exactly_suffices():
     got = select_candidates(torch.zeros(1, 8), torch.tensor([2]), coverage=0.5, k_max=8)
 
@@ -119,6 +158,18 @@ def test_a_forced_gold_stands_last_and_may_exceed_k_max():
 
     assert row_ids(got) == [[0, 1, 3]]
     assert got.gold_forced.tolist() == [True]
+
+
+@pytest.mark.parametrize("spread", [20.0, 60.0, 80.0, 90.0, 103.0, 200.0, 1e4])
+def test_an_outside_mass_of_any_size_is_that_of_float64(spread):
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    logits[:, 7] += spread
+    got = select_candidates(logits, torch.full((6,), 7), coverage=0.5, k_max=1)
+
+    z = logits.double()
+    outside = z.clone().index_fill_(1, torch.tensor([7]), -torch.inf).logsumexp(1)
+    want = outside - z.logsumexp(1)
+    torch.testing.assert_close(got.log_outside.double(), want, rtol=2e-7, atol=1e-6)
 
 
 @pytest.mark.parametrize("offset", [0.0, 9000.0])
@@ -202,6 +253,27 @@ def test_narrowing_keeps_a_tiny_outside_mass():
 
     mass = (1 + math.exp(-1) + math.exp(-2)) * math.exp(-46)
     assert got == pytest.approx(mass, rel=1e-5, abs=0)
+
+
+@examples
+@given(positions(), coverages, bounds(), st.integers(1, 14))
+def test_narrowing_without_a_coverage_keeps_the_rows_own(batch, coverage, k, k_max):
+    k_min, k_max = min(k[0], k_max), min(k[1], k_max)
+    wide = select_candidates(*batch, coverage=coverage, k_min=k_min, k_max=k[1])
+
+    got = wide.narrow(None, k_min, k_max, batch[1])
+
+    want = select_candidates(*batch, coverage=coverage, k_min=k_min, k_max=k_max)
+    assert_same(got, want, log_outside_atol=2e-5)
+
+
+def test_a_rounded_row_that_misses_the_coverage_is_kept_whole():
+    logits, targets = torch.tensor([[3.0, 2.0, 1.0, 0.5, 0.0]]), torch.tensor([4])
+    stored = select_candidates(logits, targets, coverage=0.8, k_max=3)
+
+    got = stored.narrow(0.95, 1, 3, targets, rounded=True)
+
+    assert_same(got, stored)
 
 
 @pytest.mark.parametrize("wider", [(0.95, 1, 3), (0.5, 3, 3), (0.99, 1, 8)])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from lrmoclip import files
 from lrmoclip.checkpoints import PROVENANCE, TOKENIZER, WEIGHTS
 from lrmoclip.cli import main
-from lrmoclip.store import MANIFEST, TENSORS
+from lrmoclip.store import MANIFEST, shard_name
 from tests.conftest import METHODS, TINY, named
 
 # A tiny base is cold; that it is said is a test of its own.
@@ -180,11 +180,12 @@ def test_a_base_that_lacks_a_tensor_is_refused(given, refused, copied):
 
 def test_a_damaged_store_is_named(given, store, refused, copied):
     damaged = copied(store)
-    (damaged / TENSORS).write_bytes((damaged / TENSORS).read_bytes()[:-1])
+    shard = damaged / shard_name(0)
+    shard.write_bytes(shard.read_bytes()[:-1])
 
     line = refused("train", **given | RESTRICTED | {"store": damaged})
 
-    assert f"{damaged / TENSORS}: damaged" in line and "lrmoclip stage0" in line
+    assert f"{shard}: damaged" in line and "lrmoclip stage0" in line
 
 
 def test_a_store_of_another_data_file_is_refused(given, store, refused, copied):
@@ -262,7 +263,8 @@ def test_a_store_records_what_it_was_made_from(given, store):
     assert manifest["tokenizer"] == files.sha256(given["checkpoint"] / TOKENIZER)
     assert manifest["data"] == files.sha256(given["data"] / "telecom" / "train.jsonl")
     assert manifest["settings"]["coverage"] == 0.9
-    assert {"commit", "hardware", "versions"} <= set(manifest["provenance"])
+    assert {"config", "dtype", "commit", "hardware", "versions"} <= set(manifest["provenance"])
+    assert manifest["provenance"]["dtype"] == "float32"
 
 
 def test_a_run_makes_a_model_a_log_and_a_summary(trained):

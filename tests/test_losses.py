@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrmoclip.candidates import select_candidates
 from lrmoclip.losses import ewc_penalty, probe, restricted_linear_cross_entropy
+from tests.conftest import LargestOutput
 from tests.reference.oracle import dense_logits, restricted_losses, union_losses
 
 IGNORED = -100
@@ -87,31 +87,6 @@ def logit_gradient(loss_of, z):
     """The (N, V) gradient in the logits z, read off a loss of (hidden, weight): hidden = 1."""
     weight = z.T.clone().requires_grad_()
     return torch.autograd.grad(loss_of(torch.eye(len(z), dtype=z.dtype), weight), weight)[0].T
-
-
-class LargestTensor(TorchDispatchMode):
-    """The elements of the largest tensor that any operation allocates, backward included: views
-    and results in place do not count, and of a sparse tensor only what it stores."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        held = {place(x) for x in args if isinstance(x, torch.Tensor)}
-        for x in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(x, torch.Tensor) and place(x) not in held:
-                self.numel = max(self.numel, stored(x).numel())
-        return out
-
-
-def stored(x):
-    if x.layout == torch.strided:
-        return x
-    return x._values() if x.layout == torch.sparse_coo else x.values()
-
-
-def place(x):
-    return stored(x).untyped_storage().data_ptr()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -253,7 +228,7 @@ def test_an_accumulated_gradient_grows_in_place(variant, tied):
     backward()
     once, place = problem.weight.grad.clone(), problem.weight.grad.data_ptr()
     assert once.layout == torch.strided
-    with LargestTensor() as watch:
+    with LargestOutput() as watch:
         backward()
 
     torch.testing.assert_close(problem.weight.grad, 2 * once)
@@ -322,15 +297,15 @@ def test_no_tensor_is_as_large_as_positions_times_vocabulary(variant):
     problem = Problem(4, n=n, vocab=vocab, d=d, k_max=6)
     problem.leaves()
     options = problem.options(variant)
-    with LargestTensor() as dense:
+    with LargestOutput() as dense:
         torch.autograd.grad((problem.hidden @ problem.weight.T).logsumexp(1).sum(), problem.weight)
     assert dense.numel == n * vocab  # the watch sees what it should
 
-    with LargestTensor() as forward:
+    with LargestOutput() as forward:
         loss = restricted_linear_cross_entropy(
             problem.hidden, problem.weight, problem.candidates, problem.targets, **options
         )
-    with LargestTensor() as backward:
+    with LargestOutput() as backward:
         loss.backward()
 
     used = len(problem.candidates.union()) + 3
@@ -526,7 +501,7 @@ def test_the_probe_needs_no_sets_keeps_no_graph_and_streams():
     problem = Problem(12, n=30, vocab=2000, bias=False)
     problem.leaves()
 
-    with LargestTensor() as watch:
+    with LargestOutput() as watch:
         got = probe(problem.hidden, problem.weight, None, problem.targets, chunk=100)
 
     assert got.log_outside is None

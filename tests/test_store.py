@@ -1,37 +1,74 @@
 """The candidate store: read as it was written, by record, and refused in one line otherwise."""
 
 import json
-from dataclasses import fields
+import math
+import multiprocessing
+import os
+import pickle
+import re
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, Dataset
 
-from lrmoclip.candidates import Candidates, select_candidates
+from lrmoclip import Candidates, CandidateStore, StoreWriter, files, select_candidates
 from lrmoclip.errors import UserError
-from lrmoclip.store import MANIFEST, TENSORS, CandidateStore
+from lrmoclip.shards import GRID, bytes_per_position
+from lrmoclip.store import MANIFEST, shard_name
 
 BOUND = {"base": "b", "tokenizer": "t", "data": "d"}
+LIMITS = {"coverage": 0.9, "k_min": 1, "k_max": 6}
+VOCABULARY, EOS = 12, 3
+examples = settings(
+    max_examples=60, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)  # fmt: skip
 
 
-def make_store(lengths: list[int], seed: int = 0, scale: float = 3.0) -> CandidateStore:
-    """A store of records with so many supervised positions each, over 12 tokens."""
+def make_positions(lengths: list[int], seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, V) and targets (N,) of records with so many positions each; none is ignored."""
     dice = torch.Generator().manual_seed(seed)
-    positions = sum(lengths)
-    logits = scale * torch.randn(positions, 12, generator=dice)
-    targets = torch.randint(12, (positions,), generator=dice)
-    sets = select_candidates(logits, targets, coverage=0.9, k_min=1, k_max=6)
-    return CandidateStore(sets, torch.tensor([0, *lengths]).cumsum(0), {**BOUND, "note": "ü"})
+    logits = 3 * torch.randn(sum(lengths), VOCABULARY, generator=dice)
+    return logits, torch.randint(VOCABULARY, (sum(lengths),), generator=dice)
+
+
+def feed(writer: StoreWriter, lengths: list[int], stop: int | None = None, seed: int = 0) -> None:
+    """Add the records that the writer does not hold yet, up to `stop`, two at a time."""
+    logits, targets, batch = *make_positions(lengths, seed), 2
+    for start in range(writer.records, len(lengths) if stop is None else stop, batch):
+        begin, end = sum(lengths[:start]), sum(lengths[: start + batch])
+        sets = select_candidates(logits[begin:end], targets[begin:end], **LIMITS)
+        writer.add(sets, targets[begin:end], lengths[start : start + batch])
+
+
+def new_writer(folder: Path, **more) -> StoreWriter:
+    given = {"vocabulary": VOCABULARY, "settings": LIMITS, "eos_id": EOS, "shard_positions": 4}
+    return StoreWriter(folder, **{"bound": BOUND, **given, **more})
+
+
+def write(folder: Path, lengths: list[int], seed: int = 0, **more) -> Path:
+    with new_writer(folder, **more) as writer:
+        feed(writer, lengths, seed=seed)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
-def saved(tmp_path):
-    make_store([2, 1, 3]).save(tmp_path / "store")
-    return tmp_path / "store"
+def saved(tmp_path) -> Path:
+    """Two shards: of the records 0 and 1, and of the record 2."""
+    return write(tmp_path / "store", [3, 1, 3])
 
 
-def refusal(folder, **other: str) -> str:
+def refusal(folder: Path, **other: str) -> str:
     """The one line with which a store is refused."""
     with pytest.raises(UserError) as raised:
         CandidateStore.load(folder, BOUND | other)
@@ -39,97 +76,549 @@ def refusal(folder, **other: str) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Candidates)])
-def test_a_store_comes_back_to_the_bit(tmp_path, name):
-    written = make_store([2, 0, 3])
-
-    written.save(tmp_path / "store")
-    read = CandidateStore.load(tmp_path / "store", BOUND)
-
-    ours, theirs = getattr(read.candidates, name), getattr(written.candidates, name)
-    assert ours.dtype == theirs.dtype and torch.equal(ours, theirs)
-    assert torch.equal(read.records, written.records)
-    assert read.manifest.items() > written.manifest.items()
+def assert_stored(got: Candidates, want: Candidates) -> None:
+    """All to the bit but the log-probabilities, which are right to half a step of the grid."""
+    for name in ("ids", "offsets", "gold_forced", "log_z", "log_outside"):
+        ours, theirs = getattr(got, name), getattr(want, name)
+        assert ours.dtype == theirs.dtype and torch.equal(ours, theirs), name
+    assert got.logp.dtype == torch.float32
+    # The rounding, and the shift that makes a row sum to what it should.
+    torch.testing.assert_close(got.logp, want.logp, rtol=1e-6, atol=1 / GRID)
 
 
-def test_a_store_of_the_same_content_has_the_same_bytes(saved, tmp_path):
-    make_store([2, 1, 3]).save(tmp_path / "again")
+@given(data=st.data(), lengths=st.lists(st.integers(0, 4), min_size=1, max_size=8))
+@examples
+def test_a_batch_is_the_sets_of_its_records_in_their_order(tmp_path, data, lengths):
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=8))
+    store = CandidateStore.load(write(tmp_path / "store", lengths), BOUND)
 
-    for name in (TENSORS, MANIFEST):
-        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+    got = store.batch(chosen)
 
-
-def test_saving_replaces_an_older_store(saved):
-    make_store([4], seed=1).save(saved)
-
-    assert CandidateStore.load(saved, BOUND).records.tolist() == [0, 4]
-    assert {p.name for p in saved.parent.iterdir()} == {"store"}
-
-
-@given(data=st.data(), lengths=st.lists(st.integers(0, 4), min_size=1, max_size=6))
-def test_a_batch_is_the_rows_of_its_records_in_their_order(data, lengths):
-    store = make_store(lengths, seed=len(lengths))
-    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
-
-    batch = store.batch(chosen)
-
-    begin, end = store.candidates.offsets.tolist(), store.candidates.offsets.tolist()[1:]
-    rows = [r for i in chosen for r in range(int(store.records[i]), int(store.records[i + 1]))]
-    assert batch.sizes.tolist() == [end[r] - begin[r] for r in rows]
-    for name in ("ids", "logp", "prob"):
-        whole = getattr(store.candidates, name).tolist()
-        assert getattr(batch, name).tolist() == [v for r in rows for v in whole[begin[r] : end[r]]]
-    for name in ("gold_forced", "log_z", "log_outside"):
-        whole = getattr(store.candidates, name).tolist()
-        assert getattr(batch, name).tolist() == [whole[r] for r in rows]
+    logits, targets = make_positions(lengths)
+    rows = [r for i in chosen for r in range(sum(lengths[:i]), sum(lengths[: i + 1]))]
+    assert len(store) == len(lengths)
+    assert_stored(got, select_candidates(logits[rows], targets[rows], **LIMITS))
 
 
-@pytest.mark.parametrize("name", ["", TENSORS, MANIFEST])
-def test_a_missing_store_says_how_to_make_it(saved, tmp_path, name):
-    (saved / name).unlink() if name else saved.rename(tmp_path / "elsewhere")
+def test_positions_without_a_target_come_back_empty(tmp_path):
+    logits, targets = make_positions([3])
+    targets[1] = -100
+    sets = select_candidates(logits, targets, **LIMITS)
+    with new_writer(tmp_path / "store") as writer:
+        writer.add(sets, targets, [3])
 
-    assert "no candidate store" in refusal(saved) and "lrmoclip stage0" in refusal(saved)
+    store = CandidateStore.load(tmp_path / "store", BOUND)
+
+    assert_stored(store.batch([0]), sets)
+    assert store.describe()["positions"] == 2
 
 
-def flip(content: bytes) -> bytes:
-    return content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+@pytest.mark.parametrize("index", [3, -1])
+def test_a_record_that_is_not_there_is_refused(saved, index):
+    with pytest.raises(IndexError, match="records are 0 to 2"):
+        CandidateStore.load(saved, BOUND).batch([0, index])
 
 
-def in_header(content: bytes) -> bytes:
-    return content[:20] + b"\xff" + content[21:]
+def peaked(n: int, vocabulary: int, k: int) -> tuple[torch.Tensor, torch.Tensor, Candidates]:
+    dice = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(n, vocabulary, generator=dice)
+    targets = torch.randint(vocabulary, (n,), generator=dice)
+    return logits, targets, select_candidates(logits, targets, coverage=1.0, k_max=k)
+
+
+def test_a_stored_distribution_is_a_millionth_of_a_nat_from_the_bases(tmp_path):
+    logits, targets, sets = peaked(2000, 500, 40)
+    with new_writer(tmp_path / "store", vocabulary=500) as writer:
+        writer.add(sets, targets, [2000])
+    got = CandidateStore.load(tmp_path / "store", BOUND).batch([0])
+
+    p = logits.double().softmax(1)[sets.rows, sets.ids]
+    zero = torch.zeros(len(sets), dtype=torch.float64)
+    stored = zero.index_add(0, sets.rows, got.logp.double().exp())
+    kl = zero.index_add(0, sets.rows, p * (p.log() - got.logp.double()))
+    torch.testing.assert_close(stored + got.log_outside.double().exp(), zero + 1, rtol=0, atol=1e-6)
+    assert kl.max() < 2e-6 + 1e-6  # half a step everywhere, and float32's rounding
+    assert kl.mean() < 6.5e-7
+
+
+def test_a_mass_inside_that_float32_cannot_tell_leaves_the_codes_as_they_are(tmp_path):
+    vocabulary = 1_000_000
+    targets = torch.tensor([5])
+    sets = select_candidates(torch.zeros(1, vocabulary), targets, coverage=0.9, k_max=1)
+    with new_writer(tmp_path / "store", vocabulary=vocabulary) as writer:
+        writer.add(sets, targets, [1])
+
+    got = CandidateStore.load(tmp_path / "store", BOUND).batch([0])
+
+    assert got.logp.tolist() == pytest.approx([-math.log(vocabulary)] * 2, abs=1 / GRID)
+
+
+def test_extreme_log_probabilities_are_kept(tmp_path):
+    logits, targets = torch.tensor([[1e4, -1e4, 0.0, 3e38]]), torch.tensor([1])
+    sets = select_candidates(logits, targets, coverage=0.9, k_max=1)
+    with new_writer(tmp_path / "store") as writer:
+        writer.add(sets, targets, [1])
+
+    logp = CandidateStore.load(tmp_path / "store", BOUND).batch([0]).logp
+
+    assert logp[0] == 0 and logp[1] < -65_000  # a probability of zero in any float
+
+
+@pytest.mark.parametrize(("k", "theirs"), [(50, 127), (128, 344)])
+def test_a_position_takes_the_bytes_that_the_formula_says(tmp_path, k, theirs):
+    vocabulary, n = 151_936, 2048
+    dice = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary // k, (n, k), generator=dice) * k + torch.arange(k)
+    logp = (-torch.rand(n, k, generator=dice) * 31.9).sort(1, descending=True).values
+    sets = Candidates(
+        ids.flatten(), torch.arange(n + 1) * k, torch.zeros(n, dtype=torch.bool),
+        logp.flatten(), torch.zeros(n), torch.full((n,), -1.0),
+    )  # fmt: skip
+    with new_writer(tmp_path / "store", vocabulary=vocabulary) as writer:
+        writer.add(sets, ids[:, 0].clone(), [32] * (n // 32))
+
+    described = CandidateStore.load(tmp_path / "store", BOUND).describe()
+
+    size = sum(p.stat().st_size for p in (tmp_path / "store").glob("*.safetensors"))
+    assert described["bytes"] == size and described["bytes_per_position"] == size / n
+    assert size / n == pytest.approx(bytes_per_position(vocabulary, k), rel=0.01)
+    assert k * 18 / 8 < theirs < size / n < 1.65 * theirs
+
+
+def test_a_description_counts_what_is_stored(tmp_path):
+    lengths = [3, 0, 5, 1, 2, 4]
+    described = CandidateStore.load(write(tmp_path / "store", lengths), BOUND).describe()
+
+    logits, targets = make_positions(lengths)
+    sets = select_candidates(logits, targets, **LIMITS)
+    in_set, is_eos = (~sets.gold_forced).double(), targets == EOS
+    sizes = sorted(sets.sizes.tolist())
+    assert is_eos.any()
+    assert described["positions"] == 15 and described["records"] == 6
+    assert described["gold_in_set"] == pytest.approx(float(in_set[~is_eos].mean()))
+    assert described["gold_in_set_eos"] == pytest.approx(float(in_set[is_eos].mean()))
+    assert described["set_size_mean"] == pytest.approx(sum(sizes) / 15)
+    assert described["set_size_max"] == sizes[-1]
+    # The smallest size that 5, 50 and 95 % of 15 rows do not exceed: the 1st, 8th and 15th.
+    assert described["set_size_quantiles"] == {"0.05": sizes[0], "0.5": sizes[7], "0.95": sizes[14]}
+    assert described["outside_mass"] == pytest.approx(float(sets.log_outside.exp().mean()))
+
+
+def test_a_store_of_nothing_is_a_store(tmp_path):
+    store = CandidateStore.load(write(tmp_path / "store", []), BOUND)
+
+    assert len(store) == 0 and len(store.batch([])) == 0
+    assert store.describe()["gold_in_set"] is None
+
+
+# Reading
+
+
+class Served(Dataset):
+    def __init__(self, store: CandidateStore, chosen: list[list[int]]) -> None:
+        self.store, self.chosen = store, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, i: int) -> Candidates:
+        return self.store.batch(self.chosen[i])
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_of_a_loader_read_what_the_trainer_would(saved, start):
+    store = CandidateStore.load(saved, BOUND).narrow(0.9, 1, 2)
+    chosen = [[2, 0], [1], [0, 0, 1], [2, 1]]
+    loader = DataLoader(
+        Served(store, chosen), batch_size=None, num_workers=2, multiprocessing_context=start
+    )
+
+    for got, indices in zip(loader, chosen, strict=True):
+        want = store.batch(indices)
+        for name in ("ids", "offsets", "gold_forced", "logp", "log_z", "log_outside", "prob"):
+            assert torch.equal(getattr(got, name), getattr(want, name))
+
+
+def test_loading_maps_a_store_instead_of_reading_it_into_memory(tmp_path):
+    n, k, records = 100_000, 50, 1000
+    dice = torch.Generator().manual_seed(0)
+    ids = torch.randint(2**17, (n, k), generator=dice) * k + torch.arange(k)  # distinct in a row
+    logp = torch.linspace(-1, -20, k).expand(n, k)
+    sets = Candidates(
+        ids.flatten(), torch.arange(n + 1) * k, torch.zeros(n, dtype=torch.bool),
+        logp.flatten(), torch.zeros(n), torch.full((n,), -1.0),
+    )  # fmt: skip
+    with new_writer(tmp_path / "store", vocabulary=2**23) as writer:
+        writer.add(sets, ids[:, 7].clone(), [n // records] * records)
+    CandidateStore.load(write(tmp_path / "warm", [1]), BOUND).batch([0])
+
+    before = own_memory_kb()
+    store = CandidateStore.load(tmp_path / "store", BOUND)
+    store.batch([5])
+    grown = own_memory_kb() - before
+    with LargestAllocation() as seen:
+        got = store.batch([5])
+
+    assert torch.equal(got.ids, ids[500:600].flatten())
+    assert store.describe()["bytes"] > 20e6 and grown < 5e3
+    assert seen.nbytes <= 8 * 5000  # the words of a record's entries
+    assert len(pickle.dumps(store)) < 2000  # what a worker is sent
+
+
+class LargestAllocation(TorchDispatchMode):
+    """Sees the bytes of every tensor that an operation makes anew."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in given:
+            self.nbytes = max(self.nbytes, out.nbytes)
+        return out
+
+
+def own_memory_kb() -> int:
+    """Memory that no file backs."""
+    return int(re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text()).group(1))
+
+
+# Narrower settings
+
+
+@pytest.mark.parametrize("k_max", [1, 3, 6])
+def test_at_the_stored_coverage_a_smaller_k_is_a_fresh_selection(tmp_path, k_max):
+    lengths = [5, 0, 9, 7]
+    store = CandidateStore.load(write(tmp_path / "store", lengths), BOUND)
+
+    got = store.narrow(0.9, 1, k_max).batch([0, 1, 2, 3])
+
+    logits, targets = make_positions(lengths)
+    want = select_candidates(logits, targets, coverage=0.9, k_min=1, k_max=k_max)
+    for name in ("ids", "offsets", "gold_forced", "log_z"):
+        assert torch.equal(getattr(got, name), getattr(want, name))
+    torch.testing.assert_close(got.log_outside, want.log_outside, rtol=0, atol=1 / GRID)
+
+
+@pytest.mark.parametrize("coverage", [0.2, 0.5, 0.8, 0.899])
+def test_at_a_lower_coverage_rows_cover_it_to_the_rounding(tmp_path, coverage):
+    lengths = [500]
+    logits, targets = make_positions(lengths)
+    store = CandidateStore.load(write(tmp_path / "store", lengths), BOUND)
+
+    got = store.narrow(coverage, 1, 6).batch([0])
+
+    fresh = select_candidates(logits, targets, coverage=coverage, k_min=1, k_max=6)
+    p, half = logits.double().softmax(1), 0.5 / GRID
+    for t, ids in enumerate(got.ids.tensor_split(got.offsets[1:-1])):
+        assert (ids == targets[t]).sum() == 1
+        own = ids[:-1] if got.gold_forced[t] else ids
+        assert p[t, own].sum() >= coverage * (1 - 2 * half) or len(own) == 6
+        assert len(own) == 1 or p[t, own[:-1]].sum() < coverage * (1 + 2 * half)
+        outside = p[t].sum() - p[t, ids].sum()
+        assert got.log_outside[t] == pytest.approx(outside.log().item(), abs=2 * half)
+    assert (got.sizes == fresh.sizes).double().mean() > 0.98
+
+
+def test_at_the_stored_coverage_rounding_shortens_no_row(tmp_path):
+    # log 0.7 lies a third of a step from the grid, so that what is read covers 0.7 too soon.
+    top = torch.tensor([0.7 + sign * e for e in (1e-6, 1e-5, 1e-4) for sign in (-1, 1)])
+    logits = torch.stack([top, (1 - top) * 0.6, (1 - top) * 0.4], 1).log()  # (6, 3)
+    targets, limits = torch.zeros(6, dtype=torch.int64), {**LIMITS, "coverage": 0.7}
+    sets = select_candidates(logits, targets, **limits)
+    with new_writer(tmp_path / "store", settings=limits) as writer:
+        writer.add(sets, targets, [6])
+
+    got = CandidateStore.load(tmp_path / "store", BOUND).narrow(0.7, 1, 5).batch([0])
+
+    assert sets.sizes.tolist() == [2, 1] * 3
+    assert torch.equal(got.ids, sets.ids) and torch.equal(got.offsets, sets.offsets)
+
+
+def test_narrowing_leaves_the_store_as_it_is(saved):
+    store = CandidateStore.load(saved, BOUND)
+    before = store.batch([0, 2])
+
+    narrow = store.narrow(0.5, 1, 2).batch([0, 2])
+
+    assert torch.equal(store.batch([0, 2]).ids, before.ids)
+    assert narrow.sizes.sum() < before.sizes.sum()
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [flip, in_header, lambda c: c[:-1], lambda c: c[:4], lambda c: b"", lambda c: c + b"0"],
+    ("wider", "words"),
+    [((0.95, 1, 6), "coverage 0.9"), ((0.9, 2, 6), "k_min 1"), ((0.9, 1, 7), "k_max 6")],
 )
-def test_damaged_tensors_are_named(saved, damage):
-    (saved / TENSORS).write_bytes(damage((saved / TENSORS).read_bytes()))
+def test_a_setting_wider_than_the_stored_one_is_refused(saved, wider, words):
+    with pytest.raises(UserError, match=f"store: stored at {words}, cannot be read at"):
+        CandidateStore.load(saved, BOUND).narrow(*wider)
 
-    assert f"{TENSORS}: damaged" in refusal(saved) and "Delete" in refusal(saved)
+
+# Writing
 
 
-def test_tensors_that_are_no_store_are_named_even_with_the_right_checksum(saved):
+def test_a_store_of_the_same_content_has_the_same_bytes(saved, tmp_path):
+    again = write(tmp_path / "again", [3, 1, 3])
+
+    assert content(again) == content(saved)
+    assert set(content(saved)) == {MANIFEST, shard_name(0), shard_name(1)}
+
+
+def test_writing_replaces_an_older_store(saved):
+    write(saved, [2], seed=1)
+
+    assert len(CandidateStore.load(saved, BOUND)) == 1
+    assert {p.name for p in saved.parent.iterdir()} == {"store"}
+
+
+LENGTHS = [3, 1, 0, 4, 2, 3, 5, 1]
+PATCHED = [(os, "replace"), (os, "rename"), (os, "unlink"), (shutil, "rmtree")]
+
+
+def write_and_die(folder: Path, step: int, before: bool) -> None:
+    """Write a store; at the so-manieth change of a name, be killed just before or after it."""
+    seen = 0
+
+    def deadly(change):
+        def changed(*args, **kwargs):
+            nonlocal seen
+            seen += 1
+            fatal = seen == step
+            if fatal and before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            change(*args, **kwargs)
+            if fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return changed
+
+    for module, name in PATCHED:
+        setattr(module, name, deadly(getattr(module, name)))
+    write(folder, LENGTHS)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_writer_killed_at_any_step_resumes_to_the_same_bytes(tmp_path, before):
+    want = content(write(tmp_path / "undisturbed", LENGTHS))
+    context = multiprocessing.get_context("fork")
+    shards = len(want) - 1
+    assert shards == 4
+    steps = 0
+    while True:
+        folder = write(tmp_path / f"{steps}" / "store", [2], seed=9)  # an older one in its place
+        child = context.Process(target=write_and_die, args=(folder, steps + 1, before))
+        child.start()
+        child.join()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+        assert content(write(folder, LENGTHS)) == want
+        assert [p.name for p in folder.parent.iterdir()] == ["store"]
+        steps += 1
+    assert steps >= 1 + 2 * shards + 1 + 2  # manifest; two a shard; manifest; the folders
+
+
+@pytest.mark.parametrize(("batches", "held"), [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8)])
+def test_a_writer_goes_on_after_its_last_whole_shard(tmp_path, batches, held):
+    feed(new_writer(tmp_path / "store"), LENGTHS, 2 * batches)  # and no close
+
+    with new_writer(tmp_path / "store") as writer:
+        assert writer.records == held
+        feed(writer, LENGTHS)
+
+    assert content(tmp_path / "store") == content(write(tmp_path / "undisturbed", LENGTHS))
+
+
+def test_a_shard_that_was_not_full_is_made_again(tmp_path):
+    feed(new_writer(tmp_path / "store", shard_positions=6), LENGTHS, 6)  # 4 + 4 positions, then 5
+
+    assert new_writer(tmp_path / "store", shard_positions=6).records == 4
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"bound": {**BOUND, "base": "other"}},
+        {"bound": {**BOUND, "tokenizer": "other"}},
+        {"bound": {**BOUND, "data": "other"}},
+        {"settings": {**LIMITS, "batch_size": 3}},
+        {"vocabulary": 13},
+        {"eos_id": None},
+        {"shard_positions": 5},
+        {"provenance": {"commit": "other"}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_shards_made_with_other_arguments_are_thrown_away(tmp_path, changed):
+    feed(new_writer(tmp_path / "store", **changed), LENGTHS, 6, seed=1)  # other sets, unfinished
+
+    writer = new_writer(tmp_path / "store")
+
+    assert writer.records == 0
+    feed(writer, LENGTHS)
+    writer.close()
+    assert content(tmp_path / "store") == content(write(tmp_path / "undisturbed", LENGTHS))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "stray", "manifest"])
+def test_what_is_damaged_in_an_unfinished_store_is_made_again(tmp_path, damage):
+    feed(new_writer(tmp_path / "store"), LENGTHS, 6)
+    partial = tmp_path / ".store.partial"
+    if damage == "flipped":
+        shard = (partial / shard_name(1)).read_bytes()
+        (partial / shard_name(1)).write_bytes(shard[:-5] + bytes([shard[-5] ^ 1]) + shard[-4:])
+    elif damage == "missing":
+        (partial / shard_name(1)).unlink()
+    elif damage == "stray":
+        (partial / f".{shard_name(3)}.1234.tmp").write_bytes(b"half")
+    else:
+        (partial / MANIFEST).write_bytes(b"{")
+
+    with new_writer(tmp_path / "store") as writer:
+        assert writer.records == {"stray": 6, "manifest": 0}.get(damage, 2)
+        feed(writer, LENGTHS)
+
+    assert content(tmp_path / "store") == content(write(tmp_path / "undisturbed", LENGTHS))
+
+
+def test_a_writer_that_fails_keeps_its_shards_and_nothing_else(tmp_path):
+    for lengths, left in (([1], []), ([3, 1], [".store.partial"])):
+        with pytest.raises(RuntimeError), new_writer(tmp_path / "store") as writer:
+            feed(writer, lengths)
+            raise RuntimeError
+
+        assert [p.name for p in tmp_path.iterdir()] == left
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"records": [2]}, "3 in all"),
+        ({"records": [4, -1]}, "3 in all"),
+        ({"targets": torch.tensor([0, 1])}, r"targets must be \(3,\)"),
+        ({"targets": torch.tensor([-1, -1, -1])}, "are these its targets"),
+    ],
+)
+def test_what_does_not_fit_is_refused_as_it_is_added(tmp_path, changed, words):
+    logits, targets = make_positions([3])
+    good = {"targets": targets, "records": [3]}
+    sets = select_candidates(logits, targets, **LIMITS)
+
+    with pytest.raises(ValueError, match=words):
+        new_writer(tmp_path / "store").add(sets, **good | changed)
+
+
+def test_ids_beyond_the_vocabulary_are_refused(tmp_path):
+    logits, targets = make_positions([3])
+    sets = select_candidates(logits, targets, coverage=1.0, k_max=12)
+
+    with pytest.raises(ValueError, match=r"ids must lie in \[0, 11\)"):
+        new_writer(tmp_path / "store", vocabulary=11).add(sets, targets, [3])
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_the_work(tmp_path):
+    (tmp_path / "taken").write_text("kept")
+
+    with pytest.raises(UserError, match="taken/store: cannot be written"):
+        new_writer(tmp_path / "taken" / "store")
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("name", ["", MANIFEST])
+def test_a_missing_store_says_how_to_make_it(saved, tmp_path, name):
+    (saved / name).unlink() if name else saved.rename(tmp_path / "elsewhere")
+
+    assert "no candidate store" in refusal(saved) and "Make it first" in refusal(saved)
+
+
+def test_an_unfinished_store_says_how_to_go_on(tmp_path):
+    feed(new_writer(tmp_path / "store"), LENGTHS, 4)
+
+    assert "unfinished: go on with lrmoclip stage0" in refusal(tmp_path / "store")
+
+
+@given(data=st.data())
+@examples
+def test_any_flipped_bit_is_found_and_its_file_named(tmp_path, data):
+    folder = tmp_path / "store"
+    if not folder.exists():
+        write(folder, [3, 1, 3])
+    name = data.draw(st.sampled_from([MANIFEST, shard_name(0), shard_name(1)]))
+    good = (folder / name).read_bytes()
+    place, bit = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(0, 7))
+    flipped = bytes([good[place] ^ (1 << bit)])
+
+    (folder / name).write_bytes(good[:place] + flipped + good[place + 1 :])
+    message = refusal(folder)
+    (folder / name).write_bytes(good)
+
+    # A flipped hash of the bound is that of another store.
+    assert name in message or "made from another" in message
+
+
+@pytest.mark.parametrize("name", [MANIFEST, shard_name(0), shard_name(1)])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c[:4], lambda c: b"", lambda c: c * 2]
+)
+def test_a_file_of_another_length_is_named(saved, name, damage):
+    (saved / name).write_bytes(damage((saved / name).read_bytes()))
+
+    assert name in refusal(saved) and "Delete" in refusal(saved)
+
+
+def test_a_missing_shard_is_named(saved):
+    (saved / shard_name(1)).unlink()
+
+    assert f"{shard_name(1)}: damaged (the shard is missing)" in refusal(saved)
+
+
+def test_a_shard_that_is_not_listed_is_named(saved):
+    shutil.copy(saved / shard_name(1), saved / shard_name(2))
+
+    assert f"{shard_name(2)}: damaged (the manifest does not list it)" in refusal(saved)
+
+
+def test_shards_that_changed_places_are_refused(saved):
+    one, two = (saved / shard_name(0)).read_bytes(), (saved / shard_name(1)).read_bytes()
+    (saved / shard_name(0)).write_bytes(two)
+    (saved / shard_name(1)).write_bytes(one)
+
+    assert shard_name(0) in refusal(saved)
+
+
+def test_a_file_that_is_no_shard_is_named_even_with_the_right_checksum(tmp_path):
     from safetensors.torch import save_file
 
-    from lrmoclip import files
+    from lrmoclip import store
 
-    save_file({"other": torch.zeros(2)}, saved / TENSORS)
-    manifest = files.read_json(saved / MANIFEST)
-    files.write_json(saved / MANIFEST, {**manifest, "sha256": files.sha256(saved / TENSORS)})
+    saved = write(tmp_path / "store", [3])
+    save_file({"other": torch.zeros(2)}, saved / shard_name(0))
+    manifest = {k: v for k, v in files.read_json(saved / MANIFEST).items() if k != "sha256"}
+    manifest["shards"][0]["sha256"] = files.sha256(saved / shard_name(0))
+    files.write_text(saved / MANIFEST, store._sealed(manifest))
 
-    assert f"{TENSORS}: damaged" in refusal(saved)
+    assert f"{shard_name(0)}: damaged" in refusal(saved)
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b'{"base": ', b"[]", b"null", b"\xff"],
-    ids=["empty", "cut", "list", "null", "no UTF-8"],
+    [b"", b'{"base": ', b"[]", b"null", b"\xff", b"{}"],
+    ids=["empty", "cut", "list", "null", "no UTF-8", "nothing"],
 )
 def test_a_broken_manifest_is_named(saved, text):
     (saved / MANIFEST).write_bytes(text)
 
     assert MANIFEST in refusal(saved)
+
+
+def test_a_manifest_that_was_edited_is_refused(saved):
+    manifest = json.loads((saved / MANIFEST).read_text(encoding="utf-8"))
+    manifest["settings"]["coverage"] = 0.99
+    files.write_json(saved / MANIFEST, manifest)
+
+    assert f"{MANIFEST}: damaged" in refusal(saved)
 
 
 @pytest.mark.parametrize(
@@ -140,26 +629,3 @@ def test_a_store_of_something_else_is_refused(saved, key, words):
     message = refusal(saved, **{key: "other"})
 
     assert words in message and "belongs to this run" in message and "lrmoclip stage0" in message
-
-
-def test_a_store_without_a_hash_is_refused(saved):
-    manifest = json.loads((saved / MANIFEST).read_text(encoding="utf-8"))
-    del manifest["base"]
-    (saved / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-
-    assert "another base model" in refusal(saved)
-
-
-@pytest.mark.parametrize(("coverage", "k_max"), [(0.9, 10), (0.9, 2), (0.5, 10)])
-def test_a_stored_set_narrows_as_a_fresh_one(tmp_path, coverage, k_max):
-    # Ten equal tokens: the sum of nine is the coverage up to rounding, so every bit counts.
-    logits, targets = torch.zeros(3, 10), torch.tensor([0, 4, 9])
-    sets = select_candidates(logits, targets, coverage=0.9, k_min=1, k_max=10)
-    CandidateStore(sets, torch.tensor([0, 1, 3]), BOUND).save(tmp_path / "store")
-
-    stored = CandidateStore.load(tmp_path / "store", BOUND).candidates
-    narrow = stored.narrow(coverage, 1, k_max, targets)
-
-    fresh = select_candidates(logits, targets, coverage=coverage, k_min=1, k_max=k_max)
-    for name in ("ids", "offsets", "gold_forced", "logp"):
-        assert torch.equal(getattr(narrow, name), getattr(fresh, name))

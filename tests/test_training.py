@@ -2,20 +2,21 @@
 
 import copy
 import math
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lrmoclip.batches import Encoded, collate
-from lrmoclip.candidates import select_candidates
 from lrmoclip.heads import supervised_logits
 from lrmoclip.objectives import fisher_diagonal, outside_union
 from lrmoclip.probes import ProbeBatch, loss_spikes, rises
-from lrmoclip.stage0 import collect, is_cold, statistics
-from lrmoclip.store import CandidateStore
+from lrmoclip.stage0 import collect, is_cold
+from lrmoclip.store import CandidateStore, StoreWriter
 from lrmoclip.training import Run, Source, indices, schedule, train
+from tests.conftest import LargestOutput
 
 SETTINGS = {
     "epochs": 2,  # of 12 records: six steps
@@ -36,6 +37,8 @@ POINT = {
 RESTRICTED = {"objective": {"name": "restricted", "denominator": "own"}}
 SAMPLED = {"objective": {"name": "restricted", "denominator": "union", "negatives": 3}}
 MOCLIP = {"optimizer": {"name": "moclip", "max_angle": 90}}
+BOUND = {"base": "b", "tokenizer": "t", "data": "d"}
+STORES = tempfile.TemporaryDirectory()  # until the process ends
 STAGE0 = {"coverage": 0.9, "k_min": 1, "k_max": 5, "batch_size": 8}
 
 
@@ -68,9 +71,11 @@ def make_records(count: int = 12, vocabulary: int = 50, seed: int = 0) -> Encode
 
 
 def make_source(model, data: Encoded) -> Source:
-    candidates, records = collect(model.eval(), data, STAGE0)
-    manifest = {"settings": STAGE0, "statistics": statistics(candidates, data)}
-    return Source(data, CandidateStore(candidates, records, manifest))
+    folder = Path(tempfile.mkdtemp(dir=STORES.name)) / "store"
+    vocabulary = model.config.vocab_size
+    with StoreWriter(folder, BOUND, vocabulary=vocabulary, settings=STAGE0) as writer:
+        collect(model.eval(), data, STAGE0, writer)
+    return Source(data, CandidateStore.load(folder, BOUND))
 
 
 def make_run(model, point: dict, source: Source, **more) -> Run:
@@ -97,20 +102,6 @@ def test_padding_changes_no_logits():
     torch.testing.assert_close(both[: len(one)], one)
 
 
-def test_stage0_agrees_with_sets_from_the_models_own_dense_logits():
-    model, data = make_model().eval(), make_records()
-    candidates, records = collect(model, data, STAGE0)
-    for i, ids in enumerate(data.ids):
-        with torch.no_grad():
-            logits = model(ids[None, :-1]).logits[0]
-        start = data.prompt_lengths[i]
-        limits = {key: STAGE0[key] for key in ("coverage", "k_min", "k_max")}
-        expected = select_candidates(logits[start - 1 :], ids[start:], **limits)
-        mine = candidates.select(torch.arange(int(records[i]), int(records[i + 1])))
-        assert mine.ids.tolist() == expected.ids.tolist()
-        torch.testing.assert_close(mine.log_outside, expected.log_outside, rtol=1e-4, atol=1e-4)
-
-
 def test_a_full_step_is_a_step_of_torch_on_dense_cross_entropy():
     model, data = make_model(), make_records()
     run = make_run(model, {}, Source(data))
@@ -128,22 +119,6 @@ def test_a_full_step_is_a_step_of_torch_on_dense_cross_entropy():
     run.step()
     for mine, theirs in zip(run.model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
-
-
-class LargestOutput(TorchDispatchMode):
-    """Sees every tensor that an operation returns, in the forward and the backward pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel, self.shapes = 0, set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, list | tuple) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.numel = max(self.numel, tensor.numel())
-                self.shapes.add(tuple(tensor.shape))
-        return out
 
 
 @pytest.mark.parametrize("point", [RESTRICTED, SAMPLED, {**RESTRICTED, **MOCLIP}])

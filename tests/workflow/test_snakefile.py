@@ -178,7 +178,7 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path):
 
 def test_a_failing_rule_shows_its_one_line(finished, tmp_path):
     shutil.copytree(finished / "results", tmp_path / "results")
-    manifest = tmp_path / RUNS / "telecom/stage0/candidates.safetensors"
+    manifest = tmp_path / RUNS / "telecom/stage0/shard-00000.safetensors"
     manifest.write_bytes(manifest.read_bytes()[:-1])
     target = f"{RUNS}/telecom/lr_moclip/seed1/run.json"
     done = snakemake(tmp_path, target, flags=("--forcerun", "train_tiny_1", "--show-failed-logs"))
