@@ -4,10 +4,13 @@ VENV := .venv
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: reproduce test lint keep lock clean
+.PHONY: reproduce benchmarks test lint keep lock clean
 
 reproduce: $(READY)
 	$(RUN) lrmoclip.reproduce
+
+benchmarks: $(READY)
+	$(VENV)/bin/snakemake --cores all --quiet rules -- results/benchmarks.csv results/figures/scaling.png
 
 test: $(READY)
 	$(RUN) pytest
@@ -26,19 +29,21 @@ $(READY): envs/requirements.lock pyproject.toml
 	@$(RUN) pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Keep what `make reproduce` made as the reference, and show it in the README.
-KEPT := results/reference/micro
+# Keep what `make reproduce benchmarks` made as the reference, and show it in the README.
+KEPT := results/reference
 keep: $(READY)
-	cp results/micro/*.csv results/micro/provenance.json results/micro/figures/forgetting.* $(KEPT)
+	cp results/micro/*.csv results/micro/provenance.json results/micro/figures/forgetting.* $(KEPT)/micro
+	cp results/benchmarks.csv results/figures/scaling.* $(KEPT)
 	$(RUN) lrmoclip readme --reference $(KEPT) --into README.md
 
-# Resolve pyproject.toml anew. Local build tags such as +cpu are no public versions.
+# Resolve pyproject.toml anew. Local build tags such as +cpu are no public versions, and triton and
+# what needs it exist for Linux alone.
 lock:
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install --quiet torch==2.13.0 setuptools '.[workflow,test,dev]'
+	$(VENV)-lock/bin/pip install --quiet torch==2.13.0 setuptools '.[workflow,benchmark,test,dev]'
 	sed -n '/^#/p' envs/requirements.lock > envs/requirements.new
-	$(VENV)-lock/bin/pip freeze --all --exclude lrmoclip --exclude pip | sed 's/+cpu$$//' >> envs/requirements.new
+	$(VENV)-lock/bin/pip freeze --all --exclude lrmoclip --exclude pip | sed -E -e 's/\+cpu$$//' -e 's/^(triton|liger).*/&; platform_system == "Linux"/' >> envs/requirements.new
 	mv envs/requirements.new envs/requirements.lock
 	rm -rf $(VENV)-lock
 

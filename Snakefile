@@ -8,6 +8,7 @@ include: "workflow/rules/stage1.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tuning.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/benchmarks.smk"
 
 
 rule all:

@@ -84,11 +84,19 @@ def parser() -> argparse.ArgumentParser:
     figure.add_argument("--table", type=Path, required=True)
     _options(figure, "out")
 
+    benchmarks = _add(commands, "benchmarks", "time store, loss and optimizer", scale=False)
+    benchmarks.add_argument("--threads", type=int, required=True, help="of torch")
+    _options(benchmarks, "out")
+
+    scaling = _add(commands, "scaling", "the scaling plot of a benchmarks.csv", scale=False)
+    scaling.add_argument("--table", type=Path, required=True)
+    _options(scaling, "out")
+
     show = _add(commands, "show", "print table 1 and savings, aligned", scale=False)
     show.add_argument("--results", type=Path, required=True, help="the folder of table1.csv")
 
-    readme = _add(commands, "readme", "write a kept table 1 into a document", scale=False)
-    readme.add_argument("--reference", type=Path, required=True, help="results/reference/<scale>")
+    readme = _add(commands, "readme", "write the kept tables into a document", scale=False)
+    readme.add_argument("--reference", type=Path, required=True, help="results/reference")
     readme.add_argument("--into", type=Path, required=True, help="a Markdown file with markers")
     return top
 

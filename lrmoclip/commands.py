@@ -15,7 +15,6 @@ from lrmoclip.errors import UserError
 from lrmoclip.workbench import Workbench, base_fingerprint
 
 WARNED = ["scale", "base", "domain", "method", "seed", "warning"]  # columns of warnings.csv
-MARKERS = ("<!-- table 1 -->", "<!-- end of table 1 -->")
 
 
 def data(scale: Scale, out: Path) -> None:
@@ -250,6 +249,23 @@ def figure(table: Path, out: Path) -> None:
     forgetting_plot(library.read(table), out.with_suffix(".png"), out.with_suffix(".svg"))
 
 
+def benchmarks(threads: int, out: Path) -> None:
+    """Write benchmarks.csv: store, loss and optimizer in turns with what others use."""
+    from lrmoclip.benchmarks import run
+
+    set_threads(threads)
+    files.write_text(out, run().to_csv(index=False))
+
+
+def scaling(table: Path, out: Path) -> None:
+    """Draw the scaling rows of a benchmarks.csv as `out`.png and `out`.svg."""
+    from lrmoclip.benchmarks.report import scaling_plot
+    from lrmoclip.tables import read
+
+    out = Path(out)
+    scaling_plot(read(table), out.with_suffix(".png"), out.with_suffix(".svg"))
+
+
 def show(results: Path) -> None:
     """Print table1.csv of the results folder and each scale's savings, and say where files are."""
     from lrmoclip import tables as library
@@ -264,17 +280,28 @@ def show(results: Path) -> None:
 
 
 def readme(reference: Path, into: Path) -> None:
-    """Write a kept table 1 and its savings as Markdown between the markers of the file `into`."""
+    """Write the kept table 1 with its savings and the kept benchmarks as Markdown between their
+    markers in the file `into`."""
     from lrmoclip import tables as library
+    from lrmoclip.benchmarks.report import markdown
 
-    document = files.read_text(into)
-    if [document.count(marker) for marker in MARKERS] != [1, 1]:
-        raise UserError(f"{into}: needs one pair of markers", " and ".join(MARKERS))
-    table = library.markdown(library.read(Path(reference) / "table1.csv"))
-    saved = library.savings(library.read(Path(reference) / "savings.csv"), "github")
-    before, rest = document.split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
-    files.write_text(into, f"{before}{MARKERS[0]}\n{table}\n{saved}{MARKERS[1]}{after}")
+    micro = Path(reference) / "micro"
+    table = library.markdown(library.read(micro / "table1.csv"))
+    saved = library.savings(library.read(micro / "savings.csv"), "github")
+    measured = markdown(library.read(Path(reference) / "benchmarks.csv"))
+    document = _between(files.read_text(into), "table 1", f"{table}\n{saved}", into)
+    files.write_text(into, _between(document, "benchmarks", measured, into))
+
+
+def _between(document: str, name: str, text: str, path: Path) -> str:
+    """The document with `text` between the markers of `name`."""
+    markers = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    if [document.count(marker) for marker in markers] != [1, 1]:
+        raise UserError(
+            f"{path}: needs one pair of markers", " and ".join(markers).replace("\n", "")
+        )
+    before, rest = document.split(markers[0])
+    return before + markers[0] + text + markers[1] + rest.split(markers[1])[1]
 
 
 def _check_numbers(**lists: list) -> None:

@@ -11,7 +11,8 @@ _PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "peft", "pandas", "
 
 def stamp(**extra) -> dict:
     """Provenance of what this process makes, with `extra` entries (config hash, seed) in front."""
-    return {**extra, "commit": _commit(), "hardware": hardware(), "versions": _versions()}
+    versions = {"python": platform.python_version()} | versions_of(*_PACKAGES)
+    return {**extra, "commit": _commit(), "hardware": hardware(), "versions": versions}
 
 
 @cache
@@ -34,9 +35,10 @@ def _processor() -> str:
 
 
 @cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+def versions_of(*packages: str) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
