@@ -1,25 +1,37 @@
 """MoClip: an Adam whose gradient may not turn away from its momentum by more than an angle.
 
 With g the gradient of a tensor and m its first moment before this step: where angle(g, m) exceeds
-the cap, g is turned, in the plane of g and m and at the same norm, to exactly the cap. Then
-theta -= lr * (a * atan2(m_hat, b * sqrt(v_hat)) + weight_decay * theta).
+the cap, g is turned, in the plane of g and m and at the same norm, to exactly the cap:
+
+    g' = |g| (cos(cap) m / |m| + sin(cap) u),    u the unit vector of g - (g.m / m.m) m
+
+Then theta -= lr * (a * atan2(m_hat, b * sqrt(v_hat)) + weight_decay * theta),
+with Adam's moments of g'.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
+from lrmoclip.angles import Piece, Turn, cast, measure, turned, working_dtype
+
+# Elements a thread works on at a time. On a CPU a chunk's parameter, gradient, moments and two
+# temporaries should stay in its caches; as a power of two it keeps all but the last few elements
+# of a tensor in torch's vector code. An accelerator wants few, large kernels.
+CHUNK, LARGE_CHUNK = 2**17, 2**30
+
 
 class MoClip(Optimizer):
-    """Adam with a cap on the angle between gradient and momentum, and a step without epsilon.
+    """Adam with a cap on the angle between gradient and momentum, and a step without epsilon; the
+    equations stand at the head of this module.
 
     params        tensors, named tensors or groups, as for any torch optimizer; every setting
                   below may differ between groups
-    lr            >= 0
+    lr            >= 0; a tensor of one element will do
     betas         each in [0, 1)
     max_angle     degrees in (0, 180]; 180 turns the cap off: the step is then Adam-atan2
                   (step="atan2") or AdamW (step="adam")
@@ -31,9 +43,11 @@ class MoClip(Optimizer):
                   sqrt(v_hat), b = 1) move a full lr
     eps           >= 0, for "adam" only
     maximize      ascend instead of descend
-    foreach       update all tensors of one device and dtype together (faster, with temporaries
-                  the size of all gradients) or one by one; the result is the same
-    track_angles  keep in `last_angles` what a trainer needs for the clip rate
+    foreach       update small tensors together (fewer calls) or one by one; the result is the same
+    track_angles  measure angles at 180 degrees, too, where only `angle_statistics` wants them
+    state_dtype   of the two moments, None for that of the parameter. bfloat16 moments halve the
+                  memory but stall where a step changes them by less than 2**-8 of themselves, as
+                  with a second beta above 0.996: give torch.float32 then
 
     The angle is that of each tensor as a whole; for a DTensor (FSDP2) that of the whole tensor,
     not of the shard. Nothing is turned where no angle exists:
@@ -47,24 +61,29 @@ class MoClip(Optimizer):
     makes its coordinate NaN, under "atan2" only one step later (atan2(inf, inf) is finite).
 
     In float32 a gradient below about 1e-22 underflows in v, as in any Adam; atan2(m, 0) then moves
-    a full lr * a * pi / 2, where an epsilon would have moved nothing. Angles lose their meaning
-    there, too. Moments have the dtype of their parameter; angles of half-precision tensors are
-    computed in float32.
+    a full lr * a * pi / 2, where an epsilon would have moved nothing. A tensor whose squared norm
+    leaves the range of float32 has no angle, either. A step computes in float32, in float64 where
+    a tensor has it, and rounds once to what is stored. On one machine, equal inputs and an equal
+    number of threads give equal bits; another number, or sharding, may change the last ones.
 
-    After a step with track_angles, `last_angles` holds the angle in degrees before clipping, one
-    float for each parameter with a gradient, in order; NaN where no angle exists. Without it
-    and at 180 degrees no angle is computed. Clipping reads the angles back to the host, once or
-    twice a step.
+    Beside the moments a step on a CPU needs two temporaries of 2**17 elements a thread (six where
+    it converts from half precision), whatever the size of the model. On an accelerator tensors
+    are updated whole and together, with temporaries the size of all gradients. Clipping reads
+    the sums behind the angles back to the host once a step, rarely twice.
+
+    After a step `last_angles` holds for each group the angles in degrees before clipping, of the
+    parameters with a gradient, in order, NaN where none exists; `angle_statistics` sums them up.
 
     ValueError: a setting outside its range. RuntimeError: sparse or complex gradients.
     """
 
-    last_angles: tuple[float, ...] = ()
+    last_angles: Sequence[Sequence[float]] = ()
+    _turned: Sequence[int] = ()  # how many of each group
 
     def __init__(
         self,
         params: ParamsT,
-        lr: float,
+        lr: float | Tensor,
         betas: tuple[float, float] = (0.9, 0.99),
         max_angle: float = 90.0,
         weight_decay: float = 0.0,
@@ -76,6 +95,7 @@ class MoClip(Optimizer):
         maximize: bool = False,
         foreach: bool = True,
         track_angles: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -89,13 +109,30 @@ class MoClip(Optimizer):
             "maximize": maximize,
             "foreach": foreach,
             "track_angles": track_angles,
+            "state_dtype": state_dtype,
         }
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch, after checking what the group sets."""
-        _check_settings({**self.defaults, **param_group})
+        settings = {**self.defaults, **param_group}
+        if isinstance(settings["state_dtype"], torch.dtype):  # checkpoints take plain values only
+            settings["state_dtype"] = str(settings["state_dtype"]).removeprefix("torch.")
+        _check_settings(settings)
+        param_group["state_dtype"] = settings["state_dtype"]
         super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but the moments keep the dtype they were saved in, and are copies."""
+        last: dict[str, Any] = {}
+        with self.register_load_state_dict_pre_hook(lambda _, loaded: last.update(loaded)):
+            super().load_state_dict(state_dict)
+        ids = [i for group in last["param_groups"] for i in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        for i, p in zip(ids, params, strict=True):
+            for key, value in last["state"].get(i, {}).items():
+                device = value.device if key == "step" else p.device
+                self.state[p][key] = value.to(device, copy=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -107,109 +144,131 @@ class MoClip(Optimizer):
         for group in self.param_groups:  # all of them, before anything has changed
             _check_gradients(group["params"])
 
-        angles: dict[Tensor, float] = {}
-        for group in self.param_groups:
-            for params in _buckets(group):
-                angles.update(zip(params, self._update(params, group), strict=False))
-        self.last_angles = tuple(
-            angles[p] for group in self.param_groups for p in group["params"] if p in angles
-        )
+        groups = [
+            [self._prepared(p, group) for p in group["params"] if p.grad is not None]
+            for group in self.param_groups
+        ]
+        measured = [
+            turns if group["max_angle"] < 180 or group["track_angles"] else []
+            for turns, group in zip(groups, self.param_groups, strict=True)
+        ]
+        measure([turn for turns in measured for turn in turns])
+        for turns, group in zip(groups, self.param_groups, strict=True):
+            for batch in _batches(turns, group["foreach"]):
+                _update(batch, group)
+        self.last_angles = [[turn.angle for turn in turns] for turns in measured]
+        self._turned = [sum(turn.turned for turn in turns) for turns in measured]
         return loss
 
-    def _update(self, params: list[Tensor], group: dict[str, Any]) -> list[float]:
-        """Update `params`, all of one device and dtype; their angles, if any were computed."""
-        for p in params:
-            if not self.state[p]:
-                self.state[p]["step"] = torch.tensor(0.0)  # a tensor, as checkpoints expect
-                self.state[p]["exp_avg"] = torch.zeros_like(p)
-                self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
-        states = [self.state[p] for p in params]
-        grads = [-p.grad if group["maximize"] else p.grad for p in params]
-        m = [s["exp_avg"] for s in states]
-        v = [s["exp_avg_sq"] for s in states]
-        lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+    def angle_statistics(
+        self, quantiles: Sequence[float] = (0.1, 0.5, 0.9)
+    ) -> list[dict[str, Any]]:
+        """What the last step saw, for each parameter group:
 
-        angles: list[float] = []
-        if group["max_angle"] < 180 or group["track_angles"]:
-            grads, angles = cap_angles(grads, m, group["max_angle"])
+        tensors    how many had an angle (none in a group at 180 degrees without track_angles)
+        clip_rate  the share of them that were turned, NaN if there were none
+        quantiles  of their angles before clipping, in degrees, in the order asked for
+        """
+        groups = []
+        for angles, clipped in zip(self.last_angles, self._turned, strict=True):
+            known = torch.tensor([x for x in angles if not math.isnan(x)], dtype=torch.float64)
+            n = len(known)
+            levels = torch.tensor(quantiles, dtype=torch.float64)
+            found = known.quantile(levels) if n else torch.full_like(levels, math.nan)
+            rate = clipped / n if n else math.nan
+            groups.append({"tensors": n, "clip_rate": rate, "quantiles": tuple(found.tolist())})
+        return groups
 
-        torch._foreach_lerp_(m, grads, 1 - beta1)
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, grads, grads, value=1 - beta2)
-        for s in states:
-            s["step"] += 1
-        steps = [s["step"].item() for s in states]
-
-        move = torch._foreach_div(m, [1 - beta1**t for t in steps])  # m_hat
-        scale = torch._foreach_sqrt(v)
-        torch._foreach_div_(scale, [math.sqrt(1 - beta2**t) for t in steps])  # sqrt(v_hat)
-        if group["step"] == "atan2":
-            torch._foreach_mul_(scale, group["b"])
-            for x, y in zip(move, scale, strict=True):
-                x.atan2_(y)
-            torch._foreach_mul_(move, group["a"])
-        else:
-            torch._foreach_add_(scale, group["eps"])
-            torch._foreach_div_(move, scale)
-        if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_add_(params, move, alpha=-lr)
-        return angles if group["track_angles"] else []
+    def _prepared(self, p: Tensor, group: dict[str, Any]) -> Turn:
+        """The parameter's state, counted on by one, and its pieces."""
+        state = self.state[p]
+        if not state:
+            dtype = getattr(torch, group["state_dtype"] or "", p.dtype)
+            state["step"] = torch.tensor(0.0)  # a tensor, as checkpoints expect
+            state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
+            state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
+        steps = state["step"].item() + 1
+        state["step"].fill_(steps)
+        g, m, v = p.grad, state["exp_avg"], state["exp_avg_sq"]
+        layout = (p.device, None, None)
+        if hasattr(p, "to_local"):  # a DTensor; a test of its type would import torch.distributed
+            layout = (p.device, p.device_mesh, p.placements)
+            if g.placements != p.placements:
+                g = g.redistribute(placements=p.placements)
+            p, g, m, v = (x.to_local() for x in (p, g, m, v))
+        return Turn(group, steps, working_dtype(p.dtype, m.dtype), _pieces((p, g, m, v)), layout)
 
 
-def cap_angles(
-    grads: list[Tensor], moments: list[Tensor], max_angle: float
-) -> tuple[list[Tensor], list[float]]:
-    """Turn each gradient that is more than `max_angle` degrees from its moment to that angle.
-
-    Tensors of one device and dtype, pairwise of one shape -> the gradients, those within the cap
-    being the tensors that came in, and the angles in degrees before, NaN where none exists. With
-    u the unit vector along g - (g.m / m.m) m:
-
-        g' = |g| (cos(cap) m / |m| + sin(cap) u)
-    """
-    dtype = torch.promote_types(grads[0].dtype, torch.float32)
-    g, m = [x.to(dtype) for x in grads], [x.to(dtype) for x in moments]
-    dot = [x.sum() for x in torch._foreach_mul(g, m)]
-    sums = _to_host([*dot, *torch._foreach_norm(g), *torch._foreach_norm(m)])
-    dot, norm_g, norm_m = sums.view(3, -1)  # each (tensors,) float64; 0 / 0 gives NaN below
-    angles = torch.rad2deg(torch.acos((dot / norm_g / norm_m).clamp(-1, 1))).tolist()
-    over = [i for i, angle in enumerate(angles) if angle > max_angle]  # never a NaN
-    if not over:
-        return grads, angles
-
-    g, m = [g[i] for i in over], [m[i] for i in over]
-    dot, norm_g, norm_m = dot[over], norm_g[over], norm_m[over]
-    u = torch._foreach_sub(g, torch._foreach_mul(m, (dot / norm_m / norm_m).tolist()))
-    norm_u = _to_host(torch._foreach_norm(u))
-    cap = math.radians(max_angle)
-    torch._foreach_mul_(u, (math.sin(cap) * norm_g / norm_u).tolist())
-    along = torch._foreach_mul(m, (math.cos(cap) * norm_g / norm_m).tolist())
-    torch._foreach_add_(u, along)
-
-    capped = list(grads)
-    is_plane = norm_u > math.sqrt(torch.finfo(dtype).eps) * norm_g
-    for i, turned, plane in zip(over, u, is_plane.tolist(), strict=True):
-        if plane:
-            capped[i] = turned.to(grads[i].dtype)
-    return capped, angles
+def _chunk(device: torch.device) -> int:
+    return CHUNK * torch.get_num_threads() if device.type == "cpu" else LARGE_CHUNK
 
 
-def _to_host(scalars: Iterable[Tensor]) -> Tensor:
-    """Scalars as one float64 tensor on the CPU, in one copy; a DTensor's is summed over shards."""
-    whole = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in scalars]
-    return torch.stack(whole).double().cpu()
+def _pieces(tensors: Piece) -> list[Piece]:
+    """Views of at most a chunk, in the order of memory; the tensors where their layouts differ."""
+    p = tensors[0]
+    size = _chunk(p.device)
+    if p.numel() <= size:
+        return [tensors]
+    order = sorted(range(p.dim()), key=p.stride, reverse=True)
+    dense = [x.permute(order) for x in tensors]
+    if not all(x.is_contiguous() for x in dense):
+        return [tensors]
+    return list(zip(*(x.view(-1).split(size) for x in dense), strict=True))
 
 
-def _buckets(group: dict[str, Any]) -> Iterable[list[Tensor]]:
-    """The group's parameters that have a gradient, to be updated together."""
-    params = [p for p in group["params"] if p.grad is not None]
-    if not group["foreach"]:
-        return [[p] for p in params]
-    buckets: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for p in params:
-        buckets.setdefault((p.device, p.dtype), []).append(p)
-    return buckets.values()
+def _batches(turns: list[Turn], foreach: bool) -> Iterator[list[tuple[Turn, Piece]]]:
+    """All pieces; those of one device, dtype and count of steps together, up to a chunk in all."""
+    kinds: dict[tuple[Any, ...], list[tuple[Turn, Piece]]] = {}
+    for turn in turns:
+        p, g, m, _ = turn.pieces[0]
+        kind = (p.device, p.dtype, g.dtype, m.dtype, turn.steps)
+        kinds.setdefault(kind, []).extend((turn, piece) for piece in turn.pieces)
+    for (device, *_), members in kinds.items():
+        room = _chunk(device)
+        batch, size = [], 0
+        for turn, piece in members:
+            n = piece[0].numel()
+            if batch and (size + n > room or not foreach):
+                yield batch
+                batch, size = [], 0
+            batch.append((turn, piece))
+            size += n
+        if batch:
+            yield batch
+
+
+def _update(batch: list[tuple[Turn, Piece]], group: dict[str, Any]) -> None:
+    """Adam's moments and the step, in place, of pieces of one kind."""
+    turns, pieces = zip(*batch, strict=True)
+    dtype, steps = turns[0].dtype, turns[0].steps
+    stored = [list(column) for column in zip(*pieces, strict=True)]
+    p, g, m, v = (cast(column, dtype) for column in stored)
+    lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+    correct1, correct2 = 1 - beta1**steps, math.sqrt(1 - beta2**steps)  # m_hat = m / correct1
+
+    if group["maximize"]:
+        g = torch._foreach_neg(g)
+    g = turned(turns, g, m)
+    torch._foreach_lerp_(m, g, 1 - beta1)
+    move = torch._foreach_mul(g, g)
+    torch._foreach_lerp_(v, move, 1 - beta2)
+    for x, y in zip(v, move, strict=True):
+        torch.sqrt(x, out=y)
+    if group["weight_decay"]:
+        torch._foreach_add_(p, p, alpha=-lr * group["weight_decay"])
+    if group["step"] == "atan2":  # of m_hat and b sqrt(v_hat), both times correct1
+        scale = m[0].new_tensor(group["b"] * correct1 / correct2)
+        torch._foreach_mul_(move, scale)
+        for x, y in zip(m, move, strict=True):
+            torch.atan2(x, y, out=y)
+        torch._foreach_add_(p, move, alpha=-lr * group["a"])
+    else:
+        torch._foreach_div_(move, correct2)
+        torch._foreach_add_(move, group["eps"])
+        torch._foreach_addcdiv_(p, m, move, value=-lr / correct1)
+    for old, new in zip((stored[0], *stored[2:]), (p, m, v), strict=True):
+        if old is not new:
+            torch._foreach_copy_(old, new)
 
 
 def _check_gradients(params: Iterable[Tensor]) -> None:
@@ -230,13 +289,17 @@ def _check_gradients(params: Iterable[Tensor]) -> None:
 
 def _check_settings(group: dict[str, Any]) -> None:
     """ValueError naming the argument and its range; each comparison also refuses a NaN."""
-    betas = group["betas"]
+    lr, betas, dtype = group["lr"], group["betas"], group["state_dtype"]
+    if isinstance(lr, Tensor) and lr.numel() != 1:
+        raise ValueError(f"lr must be a number or a tensor of one element, got shape {lr.shape}")
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
     if not 0 < group["max_angle"] <= 180:
         raise ValueError(f"max_angle must lie in (0, 180] degrees, got {group['max_angle']}")
     if group["step"] not in ("atan2", "adam"):
         raise ValueError(f"step must be 'atan2' or 'adam', got {group['step']!r}")
+    if dtype is not None and not getattr(getattr(torch, dtype, None), "is_floating_point", False):
+        raise ValueError(f"state_dtype must be a floating-point torch.dtype or None, got {dtype}")
     for name in ("lr", "weight_decay", "eps"):
         if not 0 <= group[name] < math.inf:
             raise ValueError(f"{name} must be finite and >= 0, got {group[name]}")

@@ -175,18 +175,15 @@ def build_optimizer(axis: dict, parameters, lr: float, settings: dict, track_ang
     common = {"betas": tuple(settings["betas"]), "weight_decay": settings["weight_decay"]}
     knobs = {k: v for k, v in axis.items() if k != "name"}
     if axis["name"] == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, **common, **knobs)
+        return torch.optim.AdamW(parameters, lr=lr, fused=True, **common, **knobs)
     return MoClip(parameters, lr=lr, track_angles=track_angles, **common, **knobs)
 
 
 def angle_measures(optimizer) -> dict[str, float]:
-    """Share of tensors clipped and the median gradient-momentum angle of the last step."""
-    angles = getattr(optimizer, "last_angles", None)
-    angles = torch.tensor([angle for angle in angles or () if math.isfinite(angle)])
-    if not len(angles):
+    """MoClip's share of tensors clipped and median gradient-momentum angle of the last step."""
+    if not isinstance(optimizer, MoClip):
         return {}
-    cap = optimizer.param_groups[0]["max_angle"]
-    return {
-        "clip_rate": float((angles > cap).float().mean()),
-        "median_angle": float(angles.median()),
-    }
+    [seen] = optimizer.angle_statistics(quantiles=(0.5,))
+    if not seen["tensors"]:
+        return {}
+    return {"clip_rate": seen["clip_rate"], "median_angle": seen["quantiles"][0]}
