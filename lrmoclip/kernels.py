@@ -15,7 +15,7 @@ from torch import Tensor
 
 # A product in a block costs less than one of a sparse pair: the block is the faster way until it
 # holds more than so many products for each pair. Measured: results/benchmarks.csv, `crossover`.
-BLOCK_PER_PAIR = 5
+BLOCK_PER_PAIR = 4
 ROWS_AT_A_TIME = 1024  # of a dense gradient; bounds what is held beside it
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks: contestants compute the same, rows say what they mean, the whole rule in small."""
+"""The benchmarks: contestants compute the same, rows say what they mean, the whole rule, small."""
 
 import pandas as pd
 import pytest
@@ -22,7 +22,7 @@ def small(monkeypatch):
     for name, value in {"VOCABULARY": 64, "HIDDEN": 16, "INTERMEDIATE": 32, "LAYERS": 1}.items():
         monkeypatch.setattr(optimizer, name, value)
     monkeypatch.setattr(steps, "llama_135m", steps.qwen3_micro)
-    micro = (steps.qwen3_micro, 2, 10, 4)
+    micro = (steps.qwen3_micro, 2, 10, 4, 1)
     monkeypatch.setattr(steps, "SHAPES", {"micro": micro})
 
 

@@ -41,8 +41,9 @@ def qwen3_micro():
     return Qwen3ForCausalLM(config)
 
 
-# Name: model, records and tokens a batch, mean set size.
-SHAPES = {"micro": (qwen3_micro, 40, 24, 32), "135M": (llama_135m, 4, 96, 64)}
+# Name: model, records and tokens a batch, mean set size, and threads if not all: the micro scale
+# trains on one.
+SHAPES = {"micro": (qwen3_micro, 40, 24, 32, 1), "135M": (llama_135m, 4, 96, 64, None)}
 
 
 def records(vocabulary: int, count: int, tokens: int, share: float) -> Encoded:
@@ -77,8 +78,9 @@ def stage0(device: torch.device) -> list[dict]:
 
 def stage1(device: torch.device) -> list[dict]:
     """The bound is the cost model's ratio of FLOPs; it leaves the optimizer out."""
-    rows = []
-    for name, (make, count, tokens, mean_k) in SHAPES.items():
+    rows, all_threads = [], torch.get_num_threads()
+    for name, (make, count, tokens, mean_k, threads) in SHAPES.items():
+        torch.set_num_threads(threads or all_threads)
         model = make().to(device).train()
         shape = model_shape(model)
         optimizers = {
@@ -93,8 +95,10 @@ def stage1(device: torch.device) -> list[dict]:
             for mine in (RESTRICTED, METHOD):
                 target = f"<= {SLACK * bound:.3f}" if mine == RESTRICTED else None
                 note = f"{count * tokens} tokens a step, bound {bound:.3f}"
+                note += f", {threads} thread" if threads else ""
                 case = f"{name}, share {share}"
                 rows.append(against("stage-1 step", case, seconds, mine, FULL, target, note=note))
+    torch.set_num_threads(all_threads)
     return rows
 
 
