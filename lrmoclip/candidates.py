@@ -172,7 +172,9 @@ def select_candidates(
     k_max: int,
     ignore_index: int = -100,
 ) -> Candidates:
-    """The candidate set of each position: S_t of the module's head.
+    """The candidate set of each position: the smallest set of most probable tokens whose sum of
+    p = softmax(logits) is at least `coverage`, its size clipped to [k_min, k_max], ties broken by
+    the lower id, united with the target.
 
     logits (N, V) floating, targets (N,) int64 -> Candidates of N rows, on the logits' device. A
     row holds k_max tokens at most, or k_max + 1 where gold was forced in; the row of an ignored

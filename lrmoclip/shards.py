@@ -44,6 +44,8 @@ def check(sets: Candidates, targets: Tensor, records: Tensor, vocabulary: int) -
         raise ValueError(f"records must be the positions of each record, {len(sets)} in all")
     if sets.ids.numel() and not 0 <= int(sets.ids.min()) <= int(sets.ids.max()) < vocabulary:
         raise ValueError(f"ids must lie in [0, {vocabulary})")
+    if not sets.logp.isfinite().all():
+        raise ValueError("log-probabilities must be finite")
     if not torch.equal(_golds(sets, targets)[1], (sets.sizes > 0).long()):
         raise ValueError("a row does not hold its target exactly once: are these its targets?")
 
@@ -120,7 +122,8 @@ def _log_probabilities(codes: Tensor, offsets: Tensor, log_outside: Tensor) -> T
     sizes = offsets.diff()
     rows = torch.arange(len(sizes)).repeat_interleave(sizes)
     inside = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, rows, logp.exp())
-    shift = torch.log1p(-log_outside.double().exp()) - inside.log()  # nan where a row is empty
+    rho = log_outside.double().exp().clamp(max=1)  # its rounding may lie above
+    shift = torch.log1p(-rho) - inside.log()  # nan where a row is empty
     return (logp + shift.clamp(-0.5 / GRID, 0.5 / GRID)[rows]).float()
 
 
@@ -134,4 +137,9 @@ def _largest(values: Tensor) -> int:
     return int(values.max()) if values.numel() else 0
 
 
-DAMAGED = (SafetensorError, KeyError, ValueError)  # what `Shard` raises for a file that is none
+DAMAGED = (
+    SafetensorError,
+    KeyError,
+    ValueError,
+    OSError,
+)  # what `Shard` raises for a file that is none

@@ -8,6 +8,7 @@ goes on where it stopped and ends in the same bytes."""
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,10 @@ class StoreWriter:
             for start in range(writer.records, len(data), batch_size):
                 writer.add(select_candidates(...), targets, records)
 
-    bound: hashes of `base`, `tokenizer` and `data`, which a reader must know; settings: what the
-    sets were selected with, at least coverage, k_min and k_max; eos_id: the token whose positions
+    bound: hashes of `base`, `tokenizer` and `data`, which a reader must know; vocabulary: V, from
+    which the width of an id follows; settings: what the sets were selected with, at least
+    coverage, k_min and k_max; shard_positions: a shard ends with the batch that brings it to so
+    many; eos_id: the token whose positions
     the statistics count apart; provenance: anything else worth keeping, the same on every run.
 
     A writer that dies leaves its whole shards in `.<folder>.partial`. One with the same arguments
@@ -140,7 +143,13 @@ class StoreWriter:
             manifest = _read_manifest(self._partial / MANIFEST)
         except UserError:
             manifest = {}
-        if all(manifest.get(key) == value for key, value in self._header.items()):
+        changed = [key for key, value in self._header.items() if manifest.get(key) != value]
+        if manifest and changed:
+            warnings.warn(
+                f"{self._partial}: begun with other settings ({', '.join(changed)}), thrown away",
+                stacklevel=3,
+            )
+        if not changed:
             for entry in manifest["shards"]:
                 path = self._partial / entry["file"]
                 if not path.is_file() or files.sha256(path) != entry["sha256"]:
@@ -193,10 +202,7 @@ class CandidateStore:
                 raise _damaged(folder, folder / name, "the shard is missing")
             if files.sha256(folder / name) != digest:
                 raise _damaged(folder, folder / name, "its checksum differs")
-            try:
-                store._shard(number)
-            except shards.DAMAGED as error:
-                raise _damaged(folder, folder / name, str(error)) from None
+            store._shard(number)
         return store
 
     def __len__(self) -> int:
@@ -229,9 +235,10 @@ class CandidateStore:
         """The same store seen at a narrower setting: `batch` gives prefixes of the stored rows,
         plus gold, with the outside mass adjusted.
 
-        At the stored coverage that is a fresh selection's set. At a lower one a row may differ by
-        a token where its sum comes within the rounding of the coverage: log-probabilities are
-        stored to 1/512 nat. Raises UserError for a setting wider than the stored one.
+        At the stored coverage and k_min that is a fresh selection's set. At lower ones a row may
+        differ by a token where its sum comes within the rounding of the coverage: log-probabilities
+        are stored to 1/512 nat. Raises UserError for a setting wider than the stored one and
+        ValueError for one out of range (`check_setting`).
         """
         kept = self.manifest["settings"]
         asked = {"coverage": coverage, "k_min": k_min, "k_max": k_max}
@@ -242,7 +249,9 @@ class CandidateStore:
                     "Make it again at the widest setting in use: lrmoclip stage0",
                 )
         check_setting(coverage, k_min, k_max)
-        limits = (None if coverage == kept["coverage"] else coverage, k_min, k_max)
+        # At the stored coverage and k_min a row's own size is right, without its sums.
+        as_stored = (coverage, k_min) == (kept["coverage"], kept["k_min"])
+        limits = (None if as_stored else coverage, k_min, k_max)
         return CandidateStore(self.folder, self.manifest, limits, self._open)
 
     def describe(self) -> dict:
@@ -263,8 +272,11 @@ class CandidateStore:
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
-            name = self.manifest["shards"][number]["file"]
-            self._open[number] = Shard(self.folder / name)
+            path = self.folder / self.manifest["shards"][number]["file"]
+            try:
+                self._open[number] = Shard(path)
+            except shards.DAMAGED as error:
+                raise _damaged(self.folder, path, str(error)) from None
         return self._open[number]
 
 
@@ -301,6 +313,11 @@ def _checked_manifest(folder: Path, bound: dict[str, str]) -> dict:
         hint = "It is unfinished: go on with" if unfinished else "Make it first:"
         raise UserError(f"{folder}: no candidate store", f"{hint} lrmoclip stage0")
     manifest = _read_manifest(folder / MANIFEST)
+    if manifest.get("format") != FORMAT or "statistics" not in manifest:
+        raise UserError(
+            f"{folder / MANIFEST}: an unfinished store, or one of another version",
+            f"Delete {folder} and make it again: lrmoclip stage0",
+        )
     for key, words in BOUND.items():
         if manifest.get(key) != bound[key]:
             raise UserError(

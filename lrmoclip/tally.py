@@ -1,6 +1,7 @@
 """Statistics of candidate sets, gathered part by part: what is held does not grow with positions.
 
-gold_in_set is the share of positions whose gold token the base's own set holds."""
+gold_in_set is the share of positions, those of end of sequence apart, whose gold token the base's
+own set holds."""
 
 from dataclasses import dataclass, field
 

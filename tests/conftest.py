@@ -1,6 +1,7 @@
 """What many tests share: a tiny world, a tiny base model, and configs with one thing changed."""
 
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lrmoclip import config
 
@@ -20,24 +22,39 @@ torch.set_num_threads(1)
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
-class LargestOutput(TorchDispatchMode):
-    """Sees every tensor that an operation allocates, in the forward and the backward pass.
+class Allocations(TorchDispatchMode):
+    """Sees every tensor that an operation makes anew, in the forward and the backward pass.
 
-    Views and results in place are not new, and of a sparse tensor only what it stores counts.
+    numel: of the largest; shapes: of all; live, peak: bytes held now and at most at a time, a
+    storage until its last view is gone. Views and results in place are not new, and of a sparse
+    tensor only its values count.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.numel, self.shapes = 0, set()
+        self.live = self.peak = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        held = {_place(x) for x in args if isinstance(x, torch.Tensor)}
-        for tensor in out if isinstance(out, list | tuple) else (out,):
-            if isinstance(tensor, torch.Tensor) and _place(tensor) not in held:
+        known = {_storage(x)._cdata for x in _tensors((args, kwargs))}
+        for tensor in _tensors(out):
+            storage = _storage(tensor)
+            if storage._cdata not in known:
+                known.add(storage._cdata)
                 self.numel = max(self.numel, _stored(tensor).numel())
                 self.shapes.add(tuple(_stored(tensor).shape))
+                self._hold(storage.nbytes())
+                weakref.finalize(storage, self._hold, -storage.nbytes())
         return out
+
+    def _hold(self, nbytes: int) -> None:
+        self.live += nbytes
+        self.peak = max(self.peak, self.live)
+
+
+def _tensors(tree) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
@@ -46,8 +63,8 @@ def _stored(tensor: torch.Tensor) -> torch.Tensor:
     return tensor._values() if tensor.layout == torch.sparse_coo else tensor.values()
 
 
-def _place(tensor: torch.Tensor) -> int:
-    return _stored(tensor).untyped_storage().data_ptr()
+def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
+    return _stored(tensor).untyped_storage()
 
 
 def named(value) -> str:

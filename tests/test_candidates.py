@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lrmoclip import candidates
 from lrmoclip.candidates import Candidates, select_candidates
-from tests.conftest import LargestOutput
+from tests.conftest import Allocations
 from tests.reference.oracle import select_row
 
 IGNORED = -100
@@ -139,7 +139,7 @@ def test_temporaries_do_not_grow_with_the_positions(monkeypatch):
 
     def largest(n: int) -> int:
         logits = torch.randn(n, 1000)
-        with LargestOutput() as seen:
+        with Allocations() as seen:
             select_candidates(logits, torch.arange(n) % 7, coverage=0.9, k_max=8)
         return seen.numel
 

@@ -7,6 +7,7 @@ are uneven and some empty.
 
 import os
 import time
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import timedelta
 
@@ -67,14 +68,39 @@ def whole(model):
     return {n: x.full_tensor() if isinstance(x, DTensor) else x for n, x in state.items()}
 
 
-def results(model, opt, losses):
-    return {"losses": losses, "weights": whole(model), "angles": torch.tensor(opt.last_angles)}
+def results(model, opt, rank=0, ranks=1):
+    with recorded_sums() as sums:
+        losses = train(model, opt, range(STEPS), rank, ranks)
+    return {
+        "losses": losses,
+        "weights": whole(model),
+        "angles": torch.tensor(opt.last_angles),
+        "sums": torch.tensor(sums, dtype=torch.float64),
+    }
+
+
+@contextmanager
+def recorded_sums():
+    """The sums that the angles are made from, in order. An angle does not change if all of them
+    double, so copies that are counted twice show here and nowhere else."""
+    kept, sums = [], angles._sums
+
+    def record(*given):
+        rows = sums(*given)
+        kept.extend(x for row in rows for x in row)
+        return rows
+
+    angles._sums = record
+    try:
+        yield kept
+    finally:
+        angles._sums = sums
 
 
 def one_process(dtype=torch.float64, **settings):
     model = network(dtype)
     opt = MoClip(model.parameters(), **SETTINGS, **settings)
-    return results(model, opt, train(model, opt, range(STEPS)))
+    return results(model, opt)
 
 
 def sharded(mesh=None, dtype=torch.float64, **settings):
@@ -88,17 +114,17 @@ def sharded(mesh=None, dtype=torch.float64, **settings):
 def ddp(rank):
     model = DistributedDataParallel(network())
     opt = MoClip(model.parameters(), **SETTINGS)
-    return results(model, opt, train(model, opt, range(STEPS), rank, RANKS))
+    return results(model, opt, rank, RANKS)
 
 
 def fsdp(rank):
     model, opt = sharded()
-    return results(model, opt, train(model, opt, range(STEPS), rank, RANKS))
+    return results(model, opt, rank, RANKS)
 
 
 def fsdp_with_replicas(rank):
-    model, opt = sharded(init_device_mesh("cpu", (1, RANKS), mesh_dim_names=("copies", "shards")))
-    return results(model, opt, train(model, opt, range(STEPS), rank, RANKS))
+    model, opt = sharded(init_device_mesh("cpu", (RANKS, 1), mesh_dim_names=("copies", "shards")))
+    return results(model, opt, rank, RANKS)
 
 
 def fsdp_by_local_angles(rank):

@@ -228,28 +228,37 @@ def test_with_a_compiled_body(family):
     torch._dynamo.reset()
 
 
+def assert_close_in_bfloat16(model: nn.Module, loss: Tensor, expected: Tensor) -> None:
+    """The dense logits are rounded to bfloat16 and the restricted ones are not, which moves a
+    gradient by up to 5 % of its norm: as far as either lies from the one in float64."""
+    torch.testing.assert_close(loss, expected.to(loss.dtype), rtol=2e-2, atol=1e-2)
+    mine, theirs = gradients(model, loss), gradients(model, expected)
+    far = [n for n, g in theirs.items() if not (mine[n] - g).norm() < 0.1 * g.norm()]
+    assert far == []
+
+
 @BOTH
-def test_in_bfloat16_autocast(family):
+@pytest.mark.parametrize("denominator", ["own", "union"])
+def test_in_bfloat16_autocast(family, denominator):
     model, batch = build(family, torch.float32), make_batch()
     sets = make_sets(model, batch)
     with torch.autocast("cpu", torch.bfloat16):
-        expected = dense_loss(model, batch, sets, "own")
-        loss = restricted_loss(model, batch, sets)
+        expected = dense_loss(model, batch, sets, denominator)
+        loss = restricted_loss(model, batch, sets, denominator)
 
-    torch.testing.assert_close(loss, expected.to(loss.dtype), rtol=2e-2, atol=1e-2)
-    gradients(model, loss)
+    assert_close_in_bfloat16(model, loss, expected)
 
 
 @BOTH
-def test_a_model_in_bfloat16(family):
+@pytest.mark.parametrize("denominator", ["own", "union"])
+def test_a_model_in_bfloat16(family, denominator):
     model, batch = build(family, torch.bfloat16), make_batch()
     sets = make_sets(model, batch)
 
-    loss = restricted_loss(model, batch, sets)
+    loss = restricted_loss(model, batch, sets, denominator)
 
-    expected = dense_loss(model, batch, sets, "own")
-    torch.testing.assert_close(loss, expected.to(loss.dtype), rtol=2e-2, atol=1e-2)
-    assert {g.dtype for g in gradients(model, loss).values()} == {torch.bfloat16}
+    assert_close_in_bfloat16(model, loss, dense_loss(model, batch, sets, denominator))
+    assert {p.grad.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 # Families out of reach

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lrmoclip import kernels
 from lrmoclip.candidates import select_candidates
 from lrmoclip.losses import ewc_penalty, probe, restricted_linear_cross_entropy
-from tests.conftest import LargestOutput
+from tests.conftest import Allocations
 from tests.reference.oracle import dense_logits, restricted_losses, union_losses
 
 IGNORED = -100
@@ -170,17 +171,19 @@ def test_gradcheck(variant):
     assert torch.equal(loss(*leaves), before)
 
 
-def test_auto_takes_the_path_with_fewer_products():
-    for k_max, vocab, path in [(6, 12, "union"), (1, 200, "gather")]:
-        problem = Problem(13, n=60, vocab=vocab, d=32, k_max=k_max, dtype=torch.float32)
-        leaves = problem.leaves()
-        of = {
-            p: torch.autograd.grad(problem.loss("gather", path=p), leaves)
-            for p in ("auto", "gather", "union")
-        }
-        other = "gather" if path == "union" else "union"
-        assert all(map(torch.equal, of["auto"], of[path]))
-        assert not all(map(torch.equal, of["auto"], of[other]))  # they differ by rounding
+def test_auto_takes_the_block_below_the_limit_of_products_for_each_pair(monkeypatch):
+    problem = Problem(13, n=60, vocab=40, d=32, k_max=6, dtype=torch.float32)
+    leaves, sets = problem.leaves(), problem.candidates
+    fill = len(sets) * len(sets.union()) / len(sets.ids)
+
+    def gradients(path):
+        return torch.autograd.grad(problem.loss("gather", path=path), leaves)
+
+    gather, union = gradients("gather"), gradients("union")
+    assert not all(map(torch.equal, gather, union))  # they differ by rounding
+    for limit, want in [(fill, gather), (math.nextafter(fill, math.inf), union)]:
+        monkeypatch.setattr(kernels, "BLOCK_PER_PAIR", limit)
+        assert all(map(torch.equal, gradients("auto"), want))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -228,7 +231,7 @@ def test_an_accumulated_gradient_grows_in_place(variant, tied):
     backward()
     once, place = problem.weight.grad.clone(), problem.weight.grad.data_ptr()
     assert once.layout == torch.strided
-    with LargestOutput() as watch:
+    with Allocations() as watch:
         backward()
 
     torch.testing.assert_close(problem.weight.grad, 2 * once)
@@ -297,15 +300,15 @@ def test_no_tensor_is_as_large_as_positions_times_vocabulary(variant):
     problem = Problem(4, n=n, vocab=vocab, d=d, k_max=6)
     problem.leaves()
     options = problem.options(variant)
-    with LargestOutput() as dense:
+    with Allocations() as dense:
         torch.autograd.grad((problem.hidden @ problem.weight.T).logsumexp(1).sum(), problem.weight)
     assert dense.numel == n * vocab  # the watch sees what it should
 
-    with LargestOutput() as forward:
+    with Allocations() as forward:
         loss = restricted_linear_cross_entropy(
             problem.hidden, problem.weight, problem.candidates, problem.targets, **options
         )
-    with LargestOutput() as backward:
+    with Allocations() as backward:
         loss.backward()
 
     used = len(problem.candidates.union()) + 3
@@ -501,7 +504,7 @@ def test_the_probe_needs_no_sets_keeps_no_graph_and_streams():
     problem = Problem(12, n=30, vocab=2000, bias=False)
     problem.leaves()
 
-    with LargestOutput() as watch:
+    with Allocations() as watch:
         got = probe(problem.hidden, problem.weight, None, problem.targets, chunk=100)
 
     assert got.log_outside is None

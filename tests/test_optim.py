@@ -2,7 +2,6 @@
 
 import copy
 import math
-import weakref
 
 import pytest
 import torch
@@ -10,11 +9,10 @@ from adam_atan2_pytorch import AdamAtan2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from lrmoclip import angles, optim
 from lrmoclip.optim import MoClip
+from tests.conftest import Allocations
 from tests.reference.moclip_loop import MoClipLoop
 
 ANGLES = [10, 20, 85, 95, 180]  # degrees
@@ -181,30 +179,6 @@ def test_where_a_gradient_begins_in_memory_changes_no_bit():
     assert all(equal(runs[0], other) for other in runs[1:])
 
 
-class Allocation(TorchDispatchMode):
-    """The most bytes that tensors made by operations hold at a time; views do not count."""
-
-    live = peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        inputs, _ = tree_flatten((args, kwargs))
-        held = {place(x) for x in inputs if isinstance(x, torch.Tensor)}
-        for x in tree_flatten(out)[0]:
-            if isinstance(x, torch.Tensor) and place(x) not in held:
-                self.live += x.nbytes
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(x, self.free, x.nbytes)
-        return out
-
-    def free(self, nbytes):
-        self.live -= nbytes
-
-
-def place(x):
-    return x.untyped_storage().data_ptr()
-
-
 @pytest.mark.parametrize(
     ("dtype", "maximize", "chunks"),
     [(torch.float32, False, 2), (torch.float32, True, 3), (torch.bfloat16, False, 6)],
@@ -217,12 +191,12 @@ def test_a_step_needs_no_more_memory_than_a_few_chunks(dtype, maximize, chunks):
     for p, g in zip(params, tensors(2, dtype, shapes), strict=True):
         p.grad = g
 
-    with Allocation() as allocation:
+    with Allocations() as seen:
         opt.step()
 
     assert opt.angle_statistics()[0]["clip_rate"] == 1
     chunk = 4 * optim.CHUNK
-    assert chunk < allocation.peak < chunks * chunk + 10_000
+    assert chunk < seen.peak < chunks * chunk + 10_000
 
 
 @pytest.mark.parametrize(("a", "b"), [(4 / math.pi, 1.0), (1.27, 0.5)])
@@ -625,6 +599,30 @@ def test_maximising_is_minimising_with_the_gradients_negated(degrees):
         negated, after = clipped(-g, -m, cap)
         assert torch.equal(taken, negated)
         assert before == after
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"step": "atan2", "max_angle": 60.0},
+        {"step": "adam", "max_angle": 100.0, "maximize": True},
+    ],
+)
+def test_the_compiled_update_is_the_eager_one(settings):
+    params, compiled = tensors(0), tensors(0)
+    for x in (params, compiled):
+        x.append(torch.arange(12.0, dtype=torch.float64).view(3, 4).T)  # another layout
+    eager = MoClip(params, lr=0.01, weight_decay=0.1, **settings)
+    fused = MoClip(compiled, lr=0.01, weight_decay=0.1, compile=True, **settings)
+
+    for seed in range(1, 5):
+        gradients = [*tensors(seed), tensors(9 + seed, shapes=[(4, 3)])[0]]
+        run(eager, params, [gradients])
+        run(fused, compiled, [gradients])
+
+    assert eager.angle_statistics()[0]["clip_rate"] > 0
+    for x, y in zip(params, compiled, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-14)
 
 
 def test_a_quadratic_is_minimised():

@@ -14,7 +14,7 @@ from lrmoclip import CandidateStore, StoreWriter, select_candidates, stage0
 from lrmoclip.batches import Encoded
 from lrmoclip.heads import head_of
 from lrmoclip.store import shard_name
-from tests.conftest import TINY, LargestOutput
+from tests.conftest import TINY, Allocations
 from tests.test_training import make_model, make_records
 
 BOUND = {"base": "b", "tokenizer": "t", "data": "d"}
@@ -66,7 +66,7 @@ def test_the_largest_tensor_is_a_chunk_whatever_a_batch_supervises(monkeypatch, 
     largest = {}
     for records in (8, 64):
         data = make_records(records, vocabulary)
-        with LargestOutput() as seen:
+        with Allocations() as seen:
             stage0.collect_batch(model, data, 0, {**SETTINGS, "batch_size": records})
         assert len(data.gold) > rows * 4
         largest[records] = seen.numel
@@ -74,13 +74,17 @@ def test_the_largest_tensor_is_a_chunk_whatever_a_batch_supervises(monkeypatch, 
 
 
 def test_nothing_held_grows_with_the_records(tmp_path):
-    model = make_model(1000).eval()
-    largest = {}
+    model = make_model().eval()
+    head_of(model)
+    peak = {}
     for records in (64, 512):
-        with LargestOutput() as seen:
-            collect(tmp_path / f"{records}", model, make_records(records, 1000), 100)
-        largest[records] = seen.numel
-    assert largest[512] == largest[64]
+        data, folder = make_records(records), tmp_path / f"{records}"
+        with Allocations() as seen:
+            store = collect(folder, model, data, shard_positions=50)
+        assert len(store.manifest["shards"]) > 2
+        peak[records] = seen.peak
+    # 8 bytes say how many positions a record supervises, and it has more than two of them.
+    assert peak[512] - peak[64] < 16 * (512 - 64)
 
 
 def test_only_supervised_positions_are_projected(tmp_path):
@@ -89,7 +93,7 @@ def test_only_supervised_positions_are_projected(tmp_path):
     head_of(model)
     projected = []
 
-    class Projections(LargestOutput):
+    class Projections(Allocations):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = super().__torch_dispatch__(function, types, args, kwargs)
             if function.name() in ("aten::mm", "aten::addmm") and out.shape[-1] == vocabulary:

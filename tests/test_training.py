@@ -16,7 +16,7 @@ from lrmoclip.probes import ProbeBatch, loss_spikes, rises
 from lrmoclip.stage0 import collect, is_cold
 from lrmoclip.store import CandidateStore, StoreWriter
 from lrmoclip.training import Run, Source, indices, schedule, train
-from tests.conftest import LargestOutput
+from tests.conftest import Allocations
 
 SETTINGS = {
     "epochs": 2,  # of 12 records: six steps
@@ -126,7 +126,7 @@ def test_a_restricted_step_holds_no_tensor_of_positions_by_vocabulary(point):
     vocabulary, hidden = 4096, 4
     model = make_model(vocabulary, 4)
     run = make_run(model, point, make_source(model, make_records(vocabulary=vocabulary)))
-    with LargestOutput() as seen:
+    with Allocations() as seen:
         positions = run.step()["supervised"]
     assert positions > hidden  # so that N x V would be larger than the matrix itself
     assert seen.numel <= vocabulary * hidden  # the gradient of the matrix, and nothing wider
@@ -136,7 +136,7 @@ def test_a_restricted_step_holds_no_tensor_of_positions_by_vocabulary(point):
 def test_the_full_step_does_hold_one_so_the_watch_works():
     model = make_model(4096, 4)
     run = make_run(model, {}, Source(make_records(vocabulary=4096)))
-    with LargestOutput() as seen:
+    with Allocations() as seen:
         positions = run.step()["supervised"]
     assert (positions, 4096) in seen.shapes
 
@@ -144,7 +144,7 @@ def test_the_full_step_does_hold_one_so_the_watch_works():
 def test_the_probe_streams_over_the_vocabulary():
     model, data = make_model(10_000, 4), make_records(vocabulary=10_000)
     probe = ProbeBatch(make_source(model, data), 12)
-    with LargestOutput() as seen:
+    with Allocations() as seen:
         probe.measure(model)
     assert (len(data.gold), 10_000) not in seen.shapes
     assert (len(data.gold), 4096) in seen.shapes
