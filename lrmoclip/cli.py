@@ -7,7 +7,6 @@ import sys
 import warnings
 from pathlib import Path
 
-from lrmoclip import config
 from lrmoclip.errors import UserError
 
 # Nothing is downloaded at run time, and forked tokenizers only warn.
@@ -26,6 +25,12 @@ def main(argv: list[str] | None = None) -> int:
         run(**arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "lrmoclip").startswith("lrmoclip"):
+            raise
+        hint = "Install what it needs: pip install 'lrmoclip[workflow]'"
+        print(f"error: the command line needs {error.name}. {hint}", file=sys.stderr)
         return 2
     return 0
 
@@ -116,7 +121,7 @@ def _options(command: argparse.ArgumentParser, *names: str, required: bool = Tru
 
 
 def _run(name: str, with_scale: bool, given: dict) -> None:
-    from lrmoclip import commands
+    from lrmoclip import commands, config
 
     if with_scale:
         given["scale"] = config.load(given.pop("config"))

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # A product in a block costs less than one of a sparse pair: the block is the faster way until it
-# holds more than so many products for each pair. Measured: results/benchmarks.csv, `crossover`.
+# holds more than so many products for each pair. Measured on a CPU (results/benchmarks.csv,
+# `crossover`): about 4 at d of 576 and 1,024, about 10 at 128, where little is at stake.
 BLOCK_PER_PAIR = 4
 ROWS_AT_A_TIME = 1024  # of a dense gradient; bounds what is held beside it
 

@@ -60,7 +60,8 @@ def restricted_linear_cross_entropy(
 
     sparse_grad: the gradient of weight is a sparse COO tensor of the |U| + M rows that were used,
     for an untied head and an optimizer that takes it. Else it is dense; but where weight is a leaf
-    that already has a `.grad`, a sparse one is added to it. The largest tensors, forward and
+    that already has a `.grad`, a sparse one is added to it in place, which is also what a hook on
+    weight or `torch.autograd.grad` then sees. The largest tensors, forward and
     backward, are (|U| + M, d), (nnz,) and, but for "gather", (N, |U| + M), beside that gradient.
 
     ValueError: shapes that do not fit, a row that does not hold its target exactly once, ids or

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lrmoclip import benchmarks
-from lrmoclip.benchmarks import loss, measure, optimizer, report, steps
+from lrmoclip.benchmarks import loss, measure, optimizer, report, steps, store
 
 CPU = torch.device("cpu")
 
@@ -22,6 +22,7 @@ def small(monkeypatch):
     for name, value in {"VOCABULARY": 64, "HIDDEN": 16, "INTERMEDIATE": 32, "LAYERS": 1}.items():
         monkeypatch.setattr(optimizer, name, value)
     monkeypatch.setattr(steps, "llama_135m", steps.qwen3_micro)
+    monkeypatch.setattr(store, "VOCABULARY", 300)
     micro = (steps.qwen3_micro, 2, 10, 4, 1)
     monkeypatch.setattr(steps, "SHAPES", {"micro": micro})
 
@@ -70,7 +71,7 @@ def test_the_whole_rule_gives_a_table_that_can_be_shown_and_drawn(small, tmp_pat
 
     assert list(table.columns) == benchmarks.COLUMNS
     assert set(table["figure"]) == {
-        "loss", "crossover", "scaling", "stage 0", "stage-1 step", "moclip",
+        "store", "loss", "crossover", "scaling", "stage 0", "stage-1 step", "moclip",
     }  # fmt: skip
     assert table[["device", "versions", "commit", "threads"]].notna().all(axis=None)
     absent = table["value"].isna()
@@ -81,7 +82,11 @@ def test_the_whole_rule_gives_a_table_that_can_be_shown_and_drawn(small, tmp_pat
     table.to_csv(tmp_path / "benchmarks.csv", index=False)
     table = pd.read_csv(tmp_path / "benchmarks.csv")
     shown = report.markdown(table)
-    assert shown.count("\n| ") == table["target"].notna().sum()
+    assert shown.count("\n| ") == table["target"].notna().sum() + 2  # and the store's
+    assert shown.count("| yes ") == (table["met"] == True).sum()  # noqa: E712, the column has gaps
+    assert shown.count("| **no** ") == (table["met"] == False).sum()  # noqa: E712
+    timed = table["figure"].eq("moclip") | table["measure"].eq("speed-up") & table["value"].notna()
+    assert (table.loc[timed, "floor_seconds"] > 0).all()
     report.scaling_plot(table, tmp_path / "scaling.png", tmp_path / "scaling.svg")
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
     slope = table[(table["case"] == "V") & (table["contestant"] == loss.DENSE)]["value"].item()
