@@ -29,11 +29,15 @@ $(READY): envs/requirements.lock pyproject.toml
 	@$(RUN) pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Keep what `make reproduce benchmarks` made as the reference, and show it in the README.
+# Keep what `make reproduce benchmarks` made as the reference, and show it in the README. Those of
+# another device go beside ours: make keep BENCHMARKS=benchmarks-<device>
 KEPT := results/reference
+BENCHMARKS ?= benchmarks
 keep: $(READY)
 	cp results/micro/*.csv results/micro/provenance.json results/micro/figures/forgetting.* $(KEPT)/micro
-	cp results/benchmarks.csv results/figures/scaling.* $(KEPT)
+	cp results/benchmarks.csv $(KEPT)/$(BENCHMARKS).csv
+	cp results/figures/scaling.png $(KEPT)/$(BENCHMARKS).png
+	cp results/figures/scaling.svg $(KEPT)/$(BENCHMARKS).svg
 	$(RUN) lrmoclip readme --reference $(KEPT) --into README.md
 
 # Resolve pyproject.toml anew. Local build tags such as +cpu are no public versions, and triton and

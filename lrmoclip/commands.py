@@ -288,7 +288,8 @@ def readme(reference: Path, into: Path) -> None:
     micro = Path(reference) / "micro"
     table = library.markdown(library.read(micro / "table1.csv"))
     saved = library.savings(library.read(micro / "savings.csv"), "github")
-    measured = markdown(library.read(Path(reference) / "benchmarks.csv"))
+    kept = sorted(Path(reference).glob("benchmarks*.csv"))  # one a device
+    measured = "\n".join(markdown(library.read(path)) for path in kept)
     document = _between(files.read_text(into), "table 1", f"{table}\n{saved}", into)
     files.write_text(into, _between(document, "benchmarks", measured, into))
 

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from lrmoclip import provenance
-from lrmoclip.benchmarks import loss, optimizer, steps
+from lrmoclip.benchmarks import loss, optimizer, steps, store
 
 COLUMNS = [
     *("figure", "case", "contestant", "baseline", "measure", "value", "target", "met"),
@@ -18,6 +18,7 @@ COLUMNS = [
     *("device", "threads", "versions", "commit"),
 ]
 PARTS = {
+    "store": store.size,
     "restricted loss": loss.against_others,
     "crossover": loss.crossover,
     "scaling": loss.scaling,

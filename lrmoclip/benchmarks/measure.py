@@ -70,6 +70,3 @@ def bandwidth(device: torch.device) -> float:
     source.zero_()
     seconds = time_in_turns({"copy": lambda: target.copy_(source)}, rounds=7)["copy"]
     return 2 * source.nbytes / seconds
-
-
-__all__ = ["against", "bandwidth", "extra_mb", "row", "time_in_turns"]

@@ -21,8 +21,12 @@ LOOKS = {DENSE: ("#0072B2", "o"), OURS: ("#D55E00", "s"), ROWS: ("#009E73", "D")
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """Every row that has a target, or no value but a reason; then how it was measured."""
-    rows = table[table["target"].notna()]
+    """Every row that has a target, and the store's; then how it was measured. A block a device."""
+    return "\n".join(_block(rows) for _, rows in table.groupby("device", sort=False))
+
+
+def _block(table: pd.DataFrame) -> str:
+    rows = table[table["target"].notna() | (table["figure"] == "store")]
     shown = pd.DataFrame(
         {
             "figure": rows["figure"] + ", " + rows["case"],
@@ -30,7 +34,7 @@ def markdown(table: pd.DataFrame) -> str:
             "against": rows["baseline"].fillna("–"),
             "measure": rows["measure"],
             "measured": [_value(v, n) for v, n in zip(rows["value"], rows["note"], strict=True)],
-            "target": rows["target"].str.replace("<=", "≤").str.replace(">=", "≥"),
+            "target": rows["target"].str.replace("<=", "≤").str.replace(">=", "≥").fillna("–"),
             "met": rows["met"].map({True: "yes", False: "**no**"}).fillna("–"),
         }
     )
@@ -69,11 +73,17 @@ def scaling_plot(table: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
                 axes.loglog(x, 1e3 * group["value"], color=colour, marker=marker, label=name)
                 where = (x.iloc[-1], 1e3 * group["value"].iloc[-1])
                 axes.annotate(
-                    slope, where, (0, 7), textcoords="offset points", ha="right", color=colour
+                    slope,
+                    where,
+                    (0, -16 if name == ROWS else 8),
+                    textcoords="offset points",
+                    ha="right",
+                    color=colour,
                 )
             others = ", ".join(f"{k}={v}" for k, v in CENTRE.items() if k != axis)
             axes.set_title(f"at {others}", fontsize=10)
             axes.set_xlabel(label)
+            axes.margins(y=0.12)
             sns.despine(ax=axes)
         figure.axes[0].set_ylabel("forward and backward, ms")
         handles, labels = figure.axes[0].get_legend_handles_labels()

@@ -5,8 +5,8 @@ import torch
 
 from lrmoclip.batches import Encoded, collate
 from lrmoclip.benchmarks.loss import Problem
-from lrmoclip.benchmarks.measure import against, time_in_turns
-from lrmoclip.costs import flops_per_token, model_shape
+from lrmoclip.benchmarks.measure import against
+from lrmoclip.costs import flops_per_token, model_shape, time_in_turns
 from lrmoclip.objectives import full, restricted
 from lrmoclip.optim import MoClip
 from lrmoclip.stage0 import collect_batch
