@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
-from lrmoclip import fused
 from lrmoclip.angles import Piece, Turn, cast, measure, turned, working_dtype
 
 # Elements a thread works on at a time. On a CPU a chunk's parameter, gradient, moments and two
@@ -49,8 +48,6 @@ class MoClip(Optimizer):
     maximize      ascend instead of descend
     foreach       update small tensors together (fewer calls) or one by one; the result is the same
     track_angles  measure angles at 180 degrees, too, where only `angle_statistics` wants them
-    compile       make the update one kernel by torch.compile, at the first step: about a third
-                  faster on a CPU, where it needs a C++ compiler; the last bits differ
     state_dtype   of the two moments, None for that of the parameter. bfloat16 moments halve the
                   memory but stall where a step changes them by less than 2**-8 of themselves, as
                   with a second beta above 0.996: give torch.float32 then
@@ -101,7 +98,6 @@ class MoClip(Optimizer):
         maximize: bool = False,
         foreach: bool = True,
         track_angles: bool = False,
-        compile: bool = False,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         defaults = {
@@ -116,7 +112,6 @@ class MoClip(Optimizer):
             "maximize": maximize,
             "foreach": foreach,
             "track_angles": track_angles,
-            "compile": compile,
             "state_dtype": state_dtype,
         }
         super().__init__(params, defaults)
@@ -163,7 +158,7 @@ class MoClip(Optimizer):
         measure([turn for turns in measured for turn in turns])
         for turns, group in zip(groups, self.param_groups, strict=True):
             for batch in _batches(turns, group["foreach"]):
-                (fused.update if group["compile"] else _update)(batch, group)
+                _update(batch, group)
         self.last_angles = [[turn.angle for turn in turns] for turns in measured]
         self._turned = [sum(turn.turned for turn in turns) for turns in measured]
         return loss

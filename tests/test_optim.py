@@ -601,30 +601,6 @@ def test_maximising_is_minimising_with_the_gradients_negated(degrees):
         assert before == after
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"step": "atan2", "max_angle": 60.0},
-        {"step": "adam", "max_angle": 100.0, "maximize": True},
-    ],
-)
-def test_the_compiled_update_is_the_eager_one(settings):
-    params, compiled = tensors(0), tensors(0)
-    for x in (params, compiled):
-        x.append(torch.arange(12.0, dtype=torch.float64).view(3, 4).T)  # another layout
-    eager = MoClip(params, lr=0.01, weight_decay=0.1, **settings)
-    fused = MoClip(compiled, lr=0.01, weight_decay=0.1, compile=True, **settings)
-
-    for seed in range(1, 5):
-        gradients = [*tensors(seed), tensors(9 + seed, shapes=[(4, 3)])[0]]
-        run(eager, params, [gradients])
-        run(fused, compiled, [gradients])
-
-    assert eager.angle_statistics()[0]["clip_rate"] > 0
-    for x, y in zip(params, compiled, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-14)
-
-
 def test_a_quadratic_is_minimised():
     p = torch.nn.Parameter(torch.tensor([3.0, -2.0, 1.0]))
     opt = MoClip([p], lr=0.1)

@@ -169,7 +169,7 @@ def scaling(device: torch.device) -> list[dict]:
                 ROWS: problem.restricted(sparse_grad=True),
                 DENSE: problem.dense,
             }
-            for name, seconds in time_in_turns(calls, rounds=5).items():
+            for name, seconds in time_in_turns(calls, rounds=9).items():
                 found[name].append(seconds)
                 rows.append(row("scaling", f"{axis}={value}", "seconds", seconds, contestant=name))
         for name, seconds in found.items():
