@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "lrmoclip").startswith("lrmoclip"):
             raise
-        hint = "Install what it needs: pip install 'lrmoclip[workflow]'"
+        hint = "Install what it needs: pip install 'lrmoclip[workflow,benchmark]'"
         print(f"error: the command line needs {error.name}. {hint}", file=sys.stderr)
         return 2
     return 0

@@ -41,8 +41,8 @@ class StoreWriter:
     bound: hashes of `base`, `tokenizer` and `data`, which a reader must know; vocabulary: V, from
     which the width of an id follows; settings: what the sets were selected with, at least
     coverage, k_min and k_max; shard_positions: a shard ends with the batch that brings it to so
-    many; eos_id: the token whose positions
-    the statistics count apart; provenance: anything else worth keeping, the same on every run.
+    many; eos_id: the token whose positions the statistics count apart; provenance: anything else
+    worth keeping, the same on every run.
 
     A writer that dies leaves its whole shards in `.<folder>.partial`. One with the same arguments
     takes them over and `records` says how many records they hold: go on with the next one.

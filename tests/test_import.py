@@ -72,4 +72,6 @@ def test_the_command_line_says_what_to_install():
     )
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert line.startswith("error: the command line needs") and "lrmoclip[workflow]" in line
+    assert (
+        line.startswith("error: the command line needs") and "lrmoclip[workflow,benchmark]" in line
+    )

@@ -13,8 +13,11 @@ from lrmoclip.costs import time_in_turns
 _HOLDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt}
 
 
-def row(figure: str, case: str, measure: str, value: float, target: str | None = None, **more):
-    """One row of the table. target: a sign and a number, such as `<= 0.7`; more: other columns."""
+def row(
+    figure: str, case: str, measure: str, value: float | None, target: str | None = None, **more
+) -> dict:
+    """One row of the table. value: None where nothing could be measured; target: a sign and a
+    number, such as `<= 0.7`; more: other columns."""
     met = None
     if target and value is not None:
         sign, number = target.split()
