@@ -17,6 +17,10 @@ from lrmoclip import files
 from lrmoclip.errors import UserError
 
 
+# What `--config` may say.
+CHOICES = ("scales", "methods", "seeds", "domains", "data_dir")
+
+
 @dataclass(frozen=True)
 class Scale:
     """A validated scale. `settings` is the YAML's content, `methods` maps names to their five axes
@@ -108,24 +112,25 @@ def load(path: Path) -> Scale:
 def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
     """The scales that Snakemake's `--config` asks for, by name.
 
-    chosen: `scales` (names of files in `folder`, or paths ending in .yaml; default micro), and
-    `methods` and `seeds`, which replace the lists of every scale. Lists are comma-separated.
+    chosen: `scales` (names of files in `folder`, or paths ending in .yaml; default micro),
+    `methods` and `seeds`, which replace the lists of every scale, `domains`, without which the
+    optional ones are left out, and `data_dir`, the folder of published data (of the rules alone).
+    Lists are comma-separated.
     """
-    unknown = set(chosen) - {"scales", "methods", "seeds"}
-    if unknown:
+    if unknown := set(chosen) - set(CHOICES):
         raise UserError(
             f"--config: unknown key {', '.join(sorted(unknown))}",
-            "Allowed keys: scales, methods, seeds",
+            f"Allowed keys: {', '.join(CHOICES)}",
         )
     scales = {}
     for name in _listed({"scales": "micro", **chosen}, "scales"):
         path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
         if not path.exists():
-            found = (p.stem for p in sorted(folder.glob("*.yaml")) if p.stem != "methods")
             raise UserError(
-                f"--config scales: unknown scale {name!r}", f"Known: {', '.join(found)}"
+                f"--config scales: unknown scale {name!r}", f"Known: {', '.join(known(folder))}"
             )
         scale = load(path)
+        _choose_domains(scale, chosen)
         if "methods" in chosen:
             scale.settings["methods"] = _listed(chosen, "methods")
             for method in scale["methods"]:
@@ -139,6 +144,20 @@ def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
             scale.settings["seeds"] = [int(seed) for seed in seeds]
         scales[scale.name] = scale
     return scales
+
+
+def known(folder: Path) -> list[str]:
+    """The scales that have a file in `folder`."""
+    texts = {path.stem: files.read_text(path) for path in sorted(folder.glob("*.yaml"))}
+    return [name for name, text in texts.items() if f"\nscale: {name}\n" in text]
+
+
+def _choose_domains(scale: Scale, chosen: dict) -> None:
+    domains = scale["domains"]
+    names = [name for name in domains if not domains[name].get("optional")]
+    if "domains" in chosen:
+        names = _listed(chosen, "domains")
+    scale.settings["domains"] = {name: scale.domain(name) for name in names}
 
 
 def needs_sets(method: dict) -> bool:

@@ -12,19 +12,32 @@ from lrmoclip.heads import supervised_logits
 from lrmoclip.training import indices
 
 
+# Each family with what it calls things; what it leaves out has transformers' default.
+FAMILIES = {
+    "qwen3": ("Qwen3Config", {"num_key_value_heads": "heads", "head_dim": "width"}),
+    "llama": ("LlamaConfig", {"num_key_value_heads": "heads"}),
+    "gemma": ("GemmaConfig", {"num_key_value_heads": "heads", "head_dim": "width"}),
+    "gpt_neox": ("GPTNeoXConfig", {}),
+}
+
+
 def new_model(spec: dict, tokenizer):
-    """A randomly initialised model of a family, by an entry of the scale's `bases`."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    """A randomly initialised model of a family, by an entry of the scale's `bases`.
+
+    Gemma multiplies its embeddings by sqrt(d) and its norms' weights start at zero; GPT-NeoX has
+    biases, layer norms, attention and MLP in parallel, and turns a quarter of each head.
+    """
+    import transformers
 
     torch.manual_seed(spec["seed"])
-    config = Qwen3Config(
+    name, own = FAMILIES[spec["family"]]
+    shape = {"heads": spec["heads"], "width": spec["hidden"] // spec["heads"]}
+    config = getattr(transformers, name)(
         vocab_size=spec["vocabulary"],
         hidden_size=spec["hidden"],
         intermediate_size=spec["intermediate"],
         num_hidden_layers=spec["layers"],
         num_attention_heads=spec["heads"],
-        num_key_value_heads=spec["heads"],
-        head_dim=spec["hidden"] // spec["heads"],
         max_position_embeddings=512,
         # Contexts are short: with the usual 10,000 most pairs of a head of 32 would hardly turn.
         rope_parameters={"rope_type": "default", "rope_theta": 100.0},
@@ -32,8 +45,9 @@ def new_model(spec: dict, tokenizer):
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
+        **{key: shape[value] for key, value in own.items()},
     )
-    return Qwen3ForCausalLM(config)
+    return transformers.AutoModelForCausalLM.from_config(config)
 
 
 def pretrain(model, data: Encoded, spec: dict) -> list[float]:
