@@ -2,11 +2,15 @@
 supervised. Sequences are padded on the right, where causal attention never looks."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from lrmoclip.errors import UserError
+
 IGNORE = -100
+PLAIN = {"chat_template": False}
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,15 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each record that are fed to a model, padding left out."""
+        return [len(ids) - 1 for ids in self.ids]
+
+    @cached_property
     def supervised(self) -> Tensor:
         """Supervised positions of each record, int64 (records,)."""
-        lengths = torch.tensor([len(ids) for ids in self.ids])
-        return lengths - torch.tensor(self.prompt_lengths)
+        return 1 + torch.tensor(self.lengths) - torch.tensor(self.prompt_lengths)
 
     @property
     def gold(self) -> Tensor:
@@ -37,7 +45,7 @@ class Encoded:
     @property
     def tokens(self) -> int:
         """Tokens fed to a model in one pass over the records, padding left out."""
-        return sum(len(ids) - 1 for ids in self.ids)
+        return sum(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -60,17 +68,51 @@ class Batch:
         return Batch(self.input_ids.to(device), self.targets.to(device))
 
 
-def encode(records: list[dict], tokenizer) -> Encoded:
-    """Tokenise `prompt + " " + answer + end of sequence`."""
-    prompts = tokenizer([r["prompt"] for r in records], add_special_tokens=False)["input_ids"]
-    texts = [f"{r['prompt']} {r['answer']}" for r in records]
-    whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
+def encode(records: list[dict], tokenizer, prompting: dict | None = None) -> Encoded:
+    """Tokenise each record's framed prompt, its answer and the end of sequence.
+
+    prompting: the scale's, plain by default (see `framed`). UserError where it asks for a chat
+    template that the tokenizer lacks.
+    """
+    chat = (prompting or PLAIN)["chat_template"]
+    prompts = framed([r["prompt"] for r in records], tokenizer, prompting)
+    first = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    answers = [r["answer"] for r in records]
+    if chat:  # the model is handed these tokens: none may merge with the answer's
+        answers = tokenizer(answers, add_special_tokens=False)["input_ids"]
+        whole = [before + after for before, after in zip(first, answers, strict=True)]
+    else:
+        texts = [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)]
+        whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
     eos = tokenizer.eos_token_id
     return Encoded(
         ids=[torch.tensor([*ids, eos]) for ids in whole],
-        prompt_lengths=[len(p) for p in prompts],
-        pad_id=tokenizer.pad_token_id,
+        prompt_lengths=[len(p) for p in first],
+        pad_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         eos_id=eos,
+    )
+
+
+def framed(prompts: list[str], tokenizer, prompting: dict | None = None) -> list[str]:
+    """What a model reads before it answers.
+
+    Plain (`chat_template: false`), that is the prompt, and a space stands before the answer. Else
+    it is the prompt as a user's only message in the tokenizer's chat template, up to where the
+    answer begins at once; without `thinking` a template that knows the word leaves it out.
+    """
+    prompting = prompting or PLAIN
+    if not prompting["chat_template"]:
+        return prompts
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer has no chat template",
+            "Set prompting.chat_template: false",
+        )
+    return tokenizer.apply_chat_template(
+        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=prompting.get("thinking", False),
     )
 
 

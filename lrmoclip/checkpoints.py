@@ -9,8 +9,9 @@ WEIGHTS, TOKENIZER, PROVENANCE = "model.safetensors", "tokenizer.json", "provena
 _AGAIN = "Delete the folder and run again"
 
 
-def load_model(folder: Path):
-    """The causal LM of a checkpoint folder, in evaluation mode on the best device there is."""
+def load_model(folder: Path, device: str | None = None):
+    """The causal LM of a checkpoint folder, in evaluation mode on `device`, by default the best
+    there is."""
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -29,7 +30,7 @@ def load_model(folder: Path):
     if wrong := [*found["missing_keys"], *found["mismatched_keys"]]:
         # transformers would draw these at random.
         raise UserError(f"{folder}: weights without {wrong[0]}", _AGAIN)
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def load_tokenizer(folder: Path):

@@ -86,13 +86,16 @@ def timings(bench: Workbench, methods: list[str], rounds: int) -> dict:
     contestants: dict[str, Callable] = {m: run.step for m, run in runs.items()}
     size = scale["stage0"]["batch_size"]
     starts = cycle(range(0, len(data), size))
-    contestants["stage0"] = lambda: collect_batch(bench.model, data, next(starts), scale["stage0"])
+    contestants["stage0"] = lambda: collect_batch(
+        bench.model, data, next(starts), scale["stage0"], bench.precision
+    )
     general, dice = bench.general, torch.Generator().manual_seed(0)
     records = cycle(range(min(scale["ewc"]["fisher_records"], len(general))))
     contestants["fisher"] = lambda: fisher_diagonal(
         bench.model,
         [collate(general, [next(records)]).to(bench.model.device) for _ in range(FISHER_CHUNK)],
         dice,
+        bench.precision,
     )
     seconds = time_in_turns(contestants, rounds)
     shape, share = model_shape(bench.model), supervised_share(data)

@@ -12,6 +12,7 @@ from lrmoclip.batches import Batch
 from lrmoclip.candidates import Candidates
 from lrmoclip.heads import head_of, supervised_hidden, supervised_logits
 from lrmoclip.losses import restricted_linear_cross_entropy
+from lrmoclip.precision import autocast
 
 
 def full(model, batch: Batch, sets: None, dice: torch.Generator, **_) -> Tensor:
@@ -54,7 +55,9 @@ def outside_union(union: Tensor, vocabulary: int, count: int, dice: torch.Genera
     return ids[torch.randperm(len(ids), generator=dice)[:count]].to(union.device)
 
 
-def fisher_diagonal(model, batches: Iterator[Batch], dice: torch.Generator) -> dict[str, Tensor]:
+def fisher_diagonal(
+    model, batches: Iterator[Batch], dice: torch.Generator, precision: str = "float32"
+) -> dict[str, Tensor]:
     """Diagonal of the Fisher information at the model's parameters, float32 by parameter name.
 
     F_i = E[(d log p(y | x) / d theta_i)^2] over sequences, y drawn from the model's own
@@ -64,7 +67,8 @@ def fisher_diagonal(model, batches: Iterator[Batch], dice: torch.Generator) -> d
     total = {n: torch.zeros_like(p) for n, p in model.named_parameters() if p.requires_grad}
     count = 0
     for batch in batches:
-        logits = supervised_logits(model, batch.input_ids, batch.supervised).float()
+        with autocast(precision, model.device):
+            logits = supervised_logits(model, batch.input_ids, batch.supervised).float()
         drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=dice).squeeze(1)
         model.zero_grad()
         F.cross_entropy(logits, drawn.to(logits.device), reduction="sum").backward()

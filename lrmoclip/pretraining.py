@@ -11,7 +11,6 @@ from lrmoclip.batches import Encoded, collate
 from lrmoclip.heads import supervised_logits
 from lrmoclip.training import indices
 
-
 # Each family with what it calls things; what it leaves out has transformers' default.
 FAMILIES = {
     "qwen3": ("Qwen3Config", {"num_key_value_heads": "heads", "head_dim": "width"}),

@@ -10,6 +10,7 @@ import torch
 from lrmoclip.batches import collate
 from lrmoclip.heads import head_of, supervised_hidden
 from lrmoclip.losses import probe
+from lrmoclip.precision import autocast
 from lrmoclip.training import Source
 
 SPIKE_MADS, SPIKE_FLOOR = 5.0, 0.1  # nats above the running median
@@ -22,6 +23,7 @@ class ProbeBatch:
 
     source: Source
     records: int
+    precision: str = "float32"
 
     @torch.no_grad()
     def measure(self, model) -> dict[str, float]:
@@ -31,8 +33,9 @@ class ProbeBatch:
         sets = self.source.store.batch(chosen).to(model.device) if self.source.store else None
         training = model.training
         model.eval()
-        hidden = supervised_hidden(model, batch.input_ids, batch.supervised)
-        seen = probe(hidden, candidates=sets, targets=batch.gold, **head_of(model)._asdict())
+        with autocast(self.precision, model.device, keep=False):
+            hidden = supervised_hidden(model, batch.input_ids, batch.supervised)
+            seen = probe(hidden, candidates=sets, targets=batch.gold, **head_of(model)._asdict())
         model.train(training)
         measures = {"probe_cross_entropy": float(seen.cross_entropy.mean())}
         if sets is not None:

@@ -8,33 +8,38 @@ from tqdm import tqdm
 from lrmoclip.batches import Encoded, collate
 from lrmoclip.candidates import Candidates, select_candidates
 from lrmoclip.heads import head_of, supervised_hidden
+from lrmoclip.precision import autocast
 from lrmoclip.store import StoreWriter
 
 LOGITS = 2**24  # held at a time, 64 MiB in float32, however many positions a batch supervises
 LOW_GOLD_IN_SET = 0.9
 
 
-def collect(model, data: Encoded, settings: dict, writer: StoreWriter) -> None:
+def collect(
+    model, data: Encoded, settings: dict, writer: StoreWriter, precision: str = "float32"
+) -> None:
     """Add the sets of all records of `data` that the writer does not hold yet.
 
-    settings: coverage, k_min, k_max, batch_size (records a forward pass).
+    settings: coverage, k_min, k_max, batch_size (records a forward pass). precision: of the body;
+    the projection is in the weight's dtype, as the loss has it.
     """
     size, supervised = settings["batch_size"], data.supervised
     with tqdm(total=len(data), initial=writer.records, desc="stage 0", mininterval=5) as bar:
         for start in range(writer.records, len(data), size):
-            sets, gold = collect_batch(model, data, start, settings)
+            sets, gold = collect_batch(model, data, start, settings, precision)
             writer.add(sets, gold, supervised[start : start + size])
             bar.update(writer.records - bar.n)
 
 
 @torch.no_grad()
 def collect_batch(
-    model, data: Encoded, start: int, settings: dict
+    model, data: Encoded, start: int, settings: dict, precision: str = "float32"
 ) -> tuple[Candidates, torch.Tensor]:
     """Sets and targets (N,) of the positions of one forward pass, the records from `start` on."""
     stop = min(start + settings["batch_size"], len(data))
     batch = collate(data, list(range(start, stop))).to(model.device)
-    hidden = supervised_hidden(model, batch.input_ids, batch.supervised)  # (N, d)
+    with autocast(precision, model.device):
+        hidden = supervised_hidden(model, batch.input_ids, batch.supervised)  # (N, d)
     head, limits = head_of(model), {key: settings[key] for key in ("coverage", "k_min", "k_max")}
     rows = max(1, LOGITS // len(head.weight))
     parts = [

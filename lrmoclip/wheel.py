@@ -15,9 +15,10 @@ from lrmoclip.errors import UserError
 INSTALL = "Install it and its reader: make smollm2"
 # Text of our own, so that no corpus holds it, and a question with one answer.
 PASSAGE = (
-    "A river carries rain and melted snow from the hills to the sea. On its way it wears down rock, "
-    "carries sand and mud, and drops them where the water slows. Towns have grown beside rivers "
-    "since people first farmed, for the water drives mills, carries boats and feeds the fields."
+    "A river carries rain and melted snow from the hills to the sea. On its way it wears down "
+    "rock, carries sand and mud, and drops them where the water slows. Towns have grown beside "
+    "rivers since people first farmed, for the water drives mills, carries boats and feeds the "
+    "fields."
 )
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
 WORST_PERPLEXITY = 200.0  # of PASSAGE; a model that knows nothing has one of V

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lrmoclip import checkpoints, config, files
-from lrmoclip.batches import Encoded, encode
+from lrmoclip import checkpoints, config, files, sharding
+from lrmoclip.batches import PLAIN, Encoded, encode
 from lrmoclip.errors import UserError
 from lrmoclip.probes import ProbeBatch
 from lrmoclip.store import CandidateStore
@@ -36,7 +36,7 @@ class Workbench:
         general = self._general(point) if point["replay"] else None
         return Run(
             copy.deepcopy(self.model), point, self.scale["stage1"], lr, seed,
-            self.source(method), general, fisher, telemetry,
+            self.source(method), general, fisher, telemetry, self.precision,
         )  # fmt: skip
 
     def source(self, method: str) -> Source:
@@ -48,7 +48,30 @@ class Workbench:
         return Source(self.records, narrowed(self._store, point["objective"]))
 
     def probe(self, method: str) -> ProbeBatch:
-        return ProbeBatch(self.source(method), self.scale["stage1"]["probe_records"])
+        records = self.scale["stage1"]["probe_records"]
+        return ProbeBatch(self.source(method), records, self.precision)
+
+    def bound(self, method: str, lr: float, seed: int) -> dict:
+        """Everything that the weights of a run follow from, as hashes and numbers."""
+        scale, point = self.scale, self.scale.method(method)
+        parts = [scale["stage1"], point, lr, self.precision, self.prompting]
+        if config.needs_sets(point):
+            parts.append(scale["stage0"])
+        if point["penalty"]["name"] == "ewc":
+            parts.append(scale["ewc"])
+        known = {**self.identity, "data": self.data_hash(self.domain), "seed": seed}
+        if point["replay"] or point["penalty"]["name"] == "ewc":
+            known["general"] = self.data_hash("replay")
+        return {"config": config.fingerprint(parts), **known}
+
+    @property
+    def precision(self) -> str:
+        """Of forward passes and losses."""
+        return self.scale.settings.get("precision", "float32")
+
+    @property
+    def prompting(self) -> dict:
+        return self.scale.settings.get("prompting", PLAIN)
 
     def check(self, method: str) -> None:
         """Refuse an unknown base, domain or method and a base of another config, before any work.
@@ -67,7 +90,8 @@ class Workbench:
 
     @cached_property
     def model(self):
-        return checkpoints.load_model(self.checkpoint)
+        sharded = sharding.place()[1] > 1  # onto devices shard by shard, which hold no whole one
+        return checkpoints.load_model(self.checkpoint, "cpu" if sharded else None)
 
     @cached_property
     def tokenizer(self):
@@ -75,11 +99,14 @@ class Workbench:
 
     @cached_property
     def records(self) -> Encoded:
-        return encode(files.read_jsonl(self._train_file(self.domain)), self.tokenizer)
+        return self._encoded(self.domain)
 
     @cached_property
     def general(self) -> Encoded:
-        return encode(files.read_jsonl(self._train_file("replay")), self.tokenizer)
+        return self._encoded("replay")
+
+    def _encoded(self, data: str) -> Encoded:
+        return encode(files.read_jsonl(self._train_file(data)), self.tokenizer, self.prompting)
 
     @cached_property
     def _store(self) -> CandidateStore:
@@ -100,7 +127,12 @@ class Workbench:
         return CandidateStore.load(folder, {**self.identity, "data": self.data_hash(data)})
 
     def data_hash(self, data: str) -> str:
-        return files.sha256(self._train_file(data))
+        """Hash of training records as a model reads them: of the file and, but for plain text, of
+        the prompting and the template."""
+        digest = files.sha256(self._train_file(data))
+        if not self.prompting["chat_template"]:
+            return digest
+        return config.fingerprint([digest, self.prompting, self.tokenizer.chat_template])
 
     def _read_fisher(self) -> dict:
         from safetensors import SafetensorError, safe_open
@@ -113,8 +145,11 @@ class Workbench:
         again = f"Delete {self.fisher} and make it again: lrmoclip fisher"
         try:
             with safe_open(self.fisher, "pt") as file:
-                if (file.metadata() or {}).get("base") != self.identity["base"]:
+                stamp = file.metadata() or {}
+                if stamp.get("base") != self.identity["base"]:
                     raise UserError(f"{self.fisher}: Fisher of another base model", again)
+                if stamp.get("data") != self.data_hash("replay"):
+                    raise UserError(f"{self.fisher}: Fisher of other data or prompting", again)
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise UserError(f"{self.fisher}: damaged ({error})", again) from None
@@ -126,7 +161,8 @@ class Workbench:
 
 def base_fingerprint(scale: config.Scale, base: str) -> str:
     """Hash of everything in the config that a base model depends on."""
-    return config.fingerprint([scale.base(base), scale["data"]])
+    spec = scale.base(base)
+    return config.fingerprint([spec, scale["data"]] if "family" in spec else [spec])
 
 
 def narrowed(store: CandidateStore, objective: dict) -> CandidateStore:

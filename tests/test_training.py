@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from lrmoclip.batches import Encoded, collate
 from lrmoclip.heads import supervised_logits
 from lrmoclip.objectives import fisher_diagonal, outside_union
+from lrmoclip.order import indices
 from lrmoclip.probes import ProbeBatch, loss_spikes, rises
 from lrmoclip.stage0 import collect, is_cold
 from lrmoclip.store import CandidateStore, StoreWriter
-from lrmoclip.training import Run, Source, indices, schedule, train
+from lrmoclip.training import Run, Source, schedule, train
 from tests.conftest import Allocations
 
 SETTINGS = {
@@ -210,8 +211,8 @@ def test_replay_adds_general_records_and_leaves_the_domains_alone():
     model, domain, general = make_model(), make_records(), make_records(seed=5)
     plain = make_run(model, {}, Source(domain))
     replay = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general))
-    [(one, _)] = plain.draw()
-    [(same, _), (extra, _)] = replay.draw()
+    [(one, *_)], _ = plain.draw()
+    [(same, *_), (extra, *_)], _ = replay.draw()
     assert torch.equal(one.input_ids, same.input_ids) and torch.equal(one.targets, same.targets)
     assert len(extra.input_ids) == 2  # half of a batch of four
     known = {tuple(ids[:-1].tolist()) for ids in general.ids}
@@ -222,10 +223,11 @@ def test_replay_adds_general_records_and_leaves_the_domains_alone():
 def test_a_step_with_replay_is_one_on_the_mean_over_both_parts():
     model, domain, general = make_model(), make_records(), make_records(seed=5)
     run = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general))
-    parts = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general)).draw()
-    gold = torch.cat([batch.gold for batch, _ in parts])
+    twin = make_run(model, {"replay": 0.5}, Source(domain), general=Source(general))
+    parts, _ = twin.draw()
+    gold = torch.cat([part.batch.gold for part in parts])
     with torch.no_grad():
-        logits = [model.eval()(batch.input_ids).logits[batch.supervised] for batch, _ in parts]
+        logits = [model.eval()(batch.input_ids).logits[batch.supervised] for batch, *_ in parts]
     expected = F.cross_entropy(torch.cat(logits), gold)
     assert run.step()["loss"] == pytest.approx(float(expected), rel=1e-5)
 
@@ -234,7 +236,7 @@ def test_replayed_records_bring_their_own_sets():
     model, domain, general = make_model(), make_records(), make_records(seed=5)
     source, other = make_source(model, domain), make_source(model, general)
     run = make_run(model, {**RESTRICTED, "replay": 0.5}, source, general=other)
-    for batch, sets in run.draw():
+    for batch, sets, _ in run.draw()[0]:
         assert len(sets) == len(batch.gold)
         gold = torch.zeros(len(sets), dtype=torch.bool)
         gold[sets.rows[sets.ids == batch.gold[sets.rows]]] = True
@@ -283,10 +285,59 @@ def test_negatives_are_distinct_and_outside_the_union():
     assert sorted(everything.tolist()) == [0, 2, 5, 6, 7, 8, 9]
 
 
-def test_every_record_comes_once_a_pass():
-    order = indices(10, 4, seed=0)
-    taken = [i for _ in range(5) for i in next(order)]
-    assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10))
+def weights(run: Run) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+
+@pytest.mark.parametrize("point", [{}, {**RESTRICTED, **MOCLIP, "replay": 0.5}])
+def test_a_step_in_several_passes_is_the_same_step(point):
+    model, point = make_model(), {**POINT, **point}
+    domain, general = (make_source(make_model(), make_records(seed=seed)) for seed in (0, 5))
+
+    def trained(**micro_batch) -> tuple[int, dict[str, torch.Tensor]]:
+        settings = {**SETTINGS, **micro_batch}
+        run = Run(copy.deepcopy(model), point, settings, 1e-2, 7, domain, general)
+        losses = torch.tensor([row["loss"] for row in train(run)[:-1]])
+        return len(run.draw()[0]), {"weights": weights(run), "losses": losses}
+
+    passes, want = trained()
+    assert passes == (2 if point["replay"] else 1)
+    for micro_batch, expected in ((1, 4 + 4 * point["replay"]), (3, 2 + 2 * point["replay"])):
+        passes, found = trained(micro_batch=micro_batch)
+        assert passes == int(expected)
+        torch.testing.assert_close(found, want, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("adapter", [{}, {"adapter": {"name": "lora", "rank": 2, "alpha": 4}}])
+def test_recomputed_activations_cost_no_bit_and_save_memory(adapter):
+    source, found = Source(make_records(64)), {}
+    for recompute in (False, True):
+        settings = {**SETTINGS, "batch_size": 64, "gradient_checkpointing": recompute}
+        run = Run(make_model(), {**POINT, **adapter}, settings, 1e-2, 7, source)
+        with Allocations() as seen:
+            parts, _ = run.draw()
+            loss = run.objective(run.model, *parts[0][:2], run.dice)
+        held = seen.live  # by the graph
+        loss.backward()
+        run.optimizer.step()
+        found[recompute] = weights(run), held
+    assert torch.equal(found[True][0], found[False][0])
+    assert found[True][1] < found[False][1] / 2
+
+
+def test_a_run_may_take_records_of_similar_length_together():
+    dice = torch.Generator().manual_seed(0)
+    lengths = torch.randint(5, 60, (200,), generator=dice).tolist()
+    data = Encoded([torch.ones(n, dtype=torch.int64) for n in lengths], [2] * 200, 0, 1)
+    model, padding = make_model(), {}
+    for bucketed in (False, True):
+        settings = {**SETTINGS, "epochs": 1, "batch_size": 8, "length_buckets": bucketed}
+        run = Run(model, POINT, settings, 1e-2, 7, Source(data))
+        steps = [run.draw() for _ in range(run.steps)]
+        assert sum(measures["tokens"] for _, measures in steps) == data.tokens
+        fed = sum(part.batch.input_ids.numel() for parts, _ in steps for part in parts)
+        padding[bucketed] = fed - data.tokens
+    assert padding[True] < padding[False] / 4
 
 
 def test_the_rate_rises_over_the_warmup_and_falls_to_zero():

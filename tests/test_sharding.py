@@ -1,0 +1,176 @@
+"""A run on two processes, its model sharded by FSDP2, against the same run on one."""
+
+import copy
+import os
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.distributed import destroy_process_group, init_process_group
+
+from lrmoclip import cli, sharding
+from lrmoclip.checkpoints import WEIGHTS
+from lrmoclip.probes import ProbeBatch
+from lrmoclip.resume import Checkpoint
+from lrmoclip.training import Run, Source, train
+from tests.conftest import TINY
+from tests.test_resume import BOUND, Killed
+from tests.test_training import (
+    MOCLIP,
+    POINT,
+    RESTRICTED,
+    SETTINGS,
+    make_model,
+    make_records,
+    make_source,
+)
+
+RANKS, SECONDS = 2, 90
+LONG = {"micro_batch": 1, "length_buckets": True, "gradient_checkpointing": True}
+# name -> the method's axes, the settings of stage1.
+CASES = {
+    "full_ft": ({}, {}),
+    "lr_moclip": ({**RESTRICTED, **MOCLIP}, {}),
+    "lora": ({"adapter": {"name": "lora", "rank": 2, "alpha": 4}}, {}),
+    "ewc": ({"penalty": {"name": "ewc", "strength": 8.0}}, {}),
+    # One general record a step: one of the two processes has none.
+    "replay": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, {}),
+    "micro_batches": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, LONG),
+}
+
+
+def build(name: str) -> Run:
+    point, settings = CASES[name]
+    model = make_model()
+    data = {"domain": make_records(), "general": make_records(seed=5)}
+    if "objective" in point:
+        sources = {key: make_source(model, records) for key, records in data.items()}
+    else:
+        sources = {key: Source(records) for key, records in data.items()}
+    fisher = {n: torch.rand_like(p) for n, p in model.named_parameters()}
+    return Run(
+        copy.deepcopy(model), {**POINT, **point}, {**SETTINGS, **settings}, 1e-2, 7,
+        **sources, fisher=fisher,
+    )  # fmt: skip
+
+
+def trained(run: Run, checkpoint: Checkpoint | None = None) -> dict:
+    """Weights of the merged model (on rank 0) and what the log holds, as tensors."""
+    rows = train(run, ProbeBatch(run.domain, 4), checkpoint)
+    model = run.merged()
+    keys = ("loss", "grad_norm", "supervised", "tokens", "probe_cross_entropy", "outside_mass")
+    log = {key: torch.tensor([row[key] for row in rows if key in row]) for key in keys}
+    weights = {n: p.detach() for n, p in model.named_parameters()} if model else {}
+    return {"log": log, "weights": weights}
+
+
+def resumed(folder: str) -> dict:
+    """What a run that died in its fifth step ends in, and one that was never disturbed."""
+    checkpoint = Checkpoint(Path(folder) / "kept", BOUND, every=2)
+    run = build("micro_batches")
+    once = run.step
+
+    def last() -> dict:
+        if run.taken == 5:
+            raise Killed
+        return once()
+
+    run.step = last
+    try:
+        train(run, ProbeBatch(run.domain, 4), checkpoint)
+    except Killed:
+        sharding.everyone(None)
+    kept = sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*.safetensors"))
+    again = build("micro_batches")
+    found = trained(again, checkpoint)
+    return {"kept": kept, "resumed": found, "undisturbed": trained(build("micro_batches"))}
+
+
+def shards(run: Run) -> dict:
+    """How much of the parameters lies here, and how much there is."""
+    parts = sum(sharding.local(p).numel() for p in run.model.parameters())
+    return {"here": parts, "whole": sum(p.numel() for p in run.model.parameters())}
+
+
+def work(rank: int, folder: str) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.set_num_threads(1)
+    init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=RANKS,
+        timeout=timedelta(seconds=SECONDS),
+    )
+    found = {name: trained(build(name)) for name in CASES}
+    found["resumed"] = resumed(folder)
+    found["shards"] = shards(build("full_ft"))
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
+    destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What rank 0 found; processes that hang are ended, and their errors shown."""
+    folder = tmp_path_factory.mktemp("ranks")
+    running = torch.multiprocessing.spawn(work, (str(folder),), nprocs=RANKS, join=False)
+    deadline = time.monotonic() + SECONDS
+    try:
+        while not running.join(timeout=1):
+            assert time.monotonic() < deadline, "the processes hang"
+    finally:
+        for process in running.processes:
+            process.kill()
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_train_like_one(found, name):
+    want = trained(build(name))
+
+    torch.testing.assert_close(found[name]["weights"], want["weights"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[name]["log"], want["log"], rtol=1e-5, atol=1e-6)
+
+
+def test_each_process_holds_half_of_the_parameters(found):
+    seen = found["shards"]
+
+    assert seen["here"] == pytest.approx(seen["whole"] / RANKS, rel=0.02)
+
+
+def test_a_sharded_run_that_died_ends_in_the_same_bits(found):
+    seen = found["resumed"]
+
+    assert seen["kept"] == [f"kept/step4/rank{rank}.safetensors" for rank in range(RANKS)]
+    torch.testing.assert_close(seen["resumed"], seen["undisturbed"], rtol=0, atol=0)
+
+
+def test_the_command_trains_on_what_torchrun_starts(tmp_path, tiny_base, tiny_data):
+    given = {
+        "config": TINY, "base": "qwen3-s0", "domain": "telecom", "method": "full_ft",
+        "checkpoint": tiny_base, "data": tiny_data, "seeds": 1,
+    }  # fmt: skip
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command = [*options, "--outs", str(tmp_path / "sharded")]
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}"]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "lrmoclip", "train", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
+        capture_output=True, text=True, timeout=SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+    assert cli.main(["train", *options, "--outs", str(tmp_path / "one")]) == 0
+
+    assert {p.name for p in tmp_path.iterdir()} == {"sharded", "one"}
+    sharded, one = (load_file(tmp_path / f / "model" / WEIGHTS) for f in ("sharded", "one"))
+    torch.testing.assert_close(sharded, one, rtol=0, atol=1e-6)
+    losses = [pd.read_csv(tmp_path / f / "training.csv")["loss"] for f in ("sharded", "one")]
+    pd.testing.assert_series_equal(*losses, rtol=1e-5)
