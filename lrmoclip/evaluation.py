@@ -1,50 +1,115 @@
 """Evaluates models with lm-evaluation-harness; tasks are loaded once for any number of models."""
 
+from pathlib import Path
+
+from lrmoclip import checkpoints
+from lrmoclip.batches import PLAIN
+from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
+from lrmoclip.precision import autocast
+from lrmoclip.tasks import load_tasks
+
+_FEWSHOT_SEED = 1234  # lm-eval's own
 
 
 class Evaluator:
-    """Scores models on a fixed set of tasks (`tasks.load_tasks`)."""
+    """Scores models on a fixed set of tasks (`tasks.load_tasks`).
 
-    def __init__(self, tasks: dict, split: str, batch_size: int) -> None:
+    precision: of forward passes. prompting: the scale's, which frames prompts as `batches.framed`
+    does. backend: hf, or vllm, which reads checkpoints alone.
+    """
+
+    def __init__(
+        self, tasks: dict, split: str, batch_size: int, *,
+        precision: str = "float32", prompting: dict | None = None, backend: str = "hf",
+    ) -> None:  # fmt: skip
         self.tasks, self.split, self.batch_size = tasks, split, batch_size
+        self.precision, self.backend = precision, backend
+        self.chat = (prompting or PLAIN)["chat_template"]
+        self.thinking = prompting.get("thinking", False) if self.chat else None
+        if self.thinking:
+            raise UserError(
+                "prompting.thinking: choices are scored by their likelihood, which leaves no room "
+                "for thought",
+                "Set thinking: false",
+            )
+
+    @classmethod
+    def of(cls, scale: Scale, benchmarks: list[dict], data: Path, split: str) -> "Evaluator":
+        """One for these benchmarks with the scale's settings."""
+        settings = scale["evaluation"]
+        return cls(
+            load_tasks(benchmarks, data, split, settings),
+            split,
+            settings["batch_size"],
+            precision=scale.settings.get("precision", "float32"),
+            prompting=scale.settings.get("prompting"),
+            backend=settings.get("backend", "hf"),
+        )
+
+    def checkpoint(self, folder: Path) -> tuple[list[dict], list[dict]]:
+        """As a call with the model and the tokenizer of a checkpoint folder."""
+        if self.backend == "vllm":
+            return self._score(self._vllm(folder))
+        return self(checkpoints.load_model(folder), checkpoints.load_tokenizer(folder))
 
     def __call__(self, model, tokenizer) -> tuple[list[dict], list[dict]]:
-        """(scores, items): rows of `benchmark, split, metric, value, n` with value from 0 to 1, and
-        one row an item and metric of `benchmark, split, metric, item, value`.
+        """(scores, items): rows of `benchmark, split, metric, value, n` and, for each metric that
+        is a mean over items, one row an item of `benchmark, split, metric, item, value`.
 
-        `item` hashes document and prompt, so that outcomes of different models can be paired.
+        Values are from 0 to 1, but for perplexities, aggregated over the corpus as lm-eval does.
+        Tasks of one role are pooled, so each weighs by its items. A task's first filter gives the
+        metric its plain name, a further one is named behind a comma. `item` hashes document and
+        prompt, so that outcomes of different models can be paired.
         """
+        from lrmoclip.likelihood import SharedContextLM
+
+        lm = SharedContextLM(
+            model,
+            tokenizer,
+            self.batch_size,
+            enable_thinking=self.thinking,
+            mixed_precision_dtype=None if self.precision == "float32" else self.precision,
+        )
+        # Within one context a weight is cast once, not at every batch.
+        with autocast(self.precision, model.device):
+            return self._score(lm)
+
+    def _vllm(self, folder: Path):
+        try:
+            from lm_eval.models.vllm_causallms import VLLM
+        except ImportError as error:
+            raise UserError(
+                f"evaluation.backend: vllm cannot be used ({error})",
+                "Install it with pip install 'lm-eval[vllm]==0.4.13', or set backend: hf",
+            ) from None
+        return VLLM(str(folder), dtype=self.precision, enable_thinking=self.thinking)
+
+    def _score(self, lm) -> tuple[list[dict], list[dict]]:
+        from lm_eval.api.metrics import mean
         from lm_eval.evaluator import evaluate
-        from lm_eval.models.huggingface import HFLM
 
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size)
-        samples = evaluate(lm, self.tasks, bootstrap_iters=0, log_samples=True)["samples"]
-        items = [
-            {
-                "benchmark": task,
-                "split": self.split,
-                "metric": metric,
-                "item": f"{sample['doc_hash'][:16]}{sample['prompt_hash'][:16]}",
-                "value": float(sample[metric]),
-            }
-            for task, rows in samples.items()
-            for sample in rows
-            for metric in sample["metrics"]
-        ]
-        return _means(items), items
-
-
-def _means(items: list[dict]) -> list[dict]:
-    values: dict[tuple, list[float]] = {}
-    for item in items:
-        key = (item["benchmark"], item["split"], item["metric"])
-        values.setdefault(key, []).append(item["value"])
-    return [
-        dict(zip(("benchmark", "split", "metric"), key, strict=True))
-        | {"value": sum(found) / len(found), "n": len(found)}
-        for key, found in values.items()
-    ]
+        tasks, roles = self.tasks["tasks"], self.tasks["roles"]
+        for task in tasks.values():
+            task.set_fewshot_seed(_FEWSHOT_SEED)  # the same examples for every model
+        results = evaluate(lm, {"tasks": tasks}, bootstrap_iters=0, apply_chat_template=self.chat)
+        pooled: dict[tuple, tuple] = {}
+        items = []
+        for name, sample in ((n, sample) for n in tasks for sample in results["samples"][n]):
+            benchmark, task = roles.get(name, name), tasks[name]
+            filters = [f.name for f in task._filters]
+            suffix = "" if sample["filter"] == filters[0] else f",{sample['filter']}"
+            for metric in sample["metrics"]:
+                value, combine = sample[metric], task.aggregation().get(metric, mean)
+                key = {"benchmark": benchmark, "split": self.split, "metric": metric + suffix}
+                pooled.setdefault(tuple(key.values()), (key, combine, []))[-1].append(value)
+                if combine is mean:
+                    item = f"{sample['doc_hash'][:16]}{sample['prompt_hash'][:16]}"
+                    items.append({**key, "item": item, "value": float(value)})
+        return [
+            {**key, "value": float(combine(values)), "n": len(values)}
+            for key, combine, values in pooled.values()
+        ], items
 
 
 def score(scores: list[dict], benchmark: dict) -> float:

@@ -91,40 +91,52 @@ def execute(
             raise QueryFailed(str(error) or type(error).__name__) from None
 
 
-def judge(database: Path, predicted: str, gold: str) -> Judgement:
-    """Does `predicted` give the rows of `gold`?
+def judge(database: Path, predicted: str, gold: str, *alternatives: str) -> Judgement:
+    """Does `predicted` give the rows of `gold`, or of one of the `alternatives`?
 
     Rows compare as a multiset, or as a list where the outermost query of `gold` has an ORDER BY
     (so gold queries should order totally: rows that tie may come in any order). Columns compare
     by position, their names don't matter. NULL equals NULL, an integer the float of the same
     value, text never a number, and floats agree to 9 significant digits. Two empty results are
-    equal, so gold queries should return rows.
+    equal, so gold queries should return rows. The reason is that against `gold`.
 
-    Raises UserError where `gold` fails: that is the data set's mistake, not the model's.
+    Raises UserError where `gold` fails, or an alternative that is needed: that is the data set's
+    mistake, not the model's.
     """
-    try:
-        expected = execute(database, gold, time_limit_s=60.0)  # trusted: a slow machine may take it
-        ordered = _orders(gold)
-    except (QueryFailed, SqlglotError) as error:
-        raise UserError(
-            f"The gold query fails on {database}: {gold!r} ({error})", "Mend the data set."
-        ) from error
+    expected = _expected(database, gold)
     try:
         rows = execute(database, predicted)
     except QueryFailed as failure:
         return Judgement(correct=False, valid=False, reason=failure.reason)
-
-    if len(rows) != len(expected):
-        reason = f"{len(rows)} rows, expected {len(expected)}"
-    elif rows and len(rows[0]) != len(expected[0]):
-        reason = f"{len(rows[0])} columns, expected {len(expected[0])}"
-    elif ordered and _agree(rows, expected):
+    reason = _difference(rows, *expected)
+    others = (_expected(database, query) for query in alternatives)
+    if reason and any(not _difference(rows, *other) for other in others):
         reason = ""
-    elif not _agree(sorted(rows, key=_sort_key), sorted(expected, key=_sort_key)):
-        reason = "other rows"
-    else:
-        reason = "other order" if ordered else ""
     return Judgement(correct=not reason, valid=True, reason=reason)
+
+
+def _expected(database: Path, gold: str) -> tuple[list[tuple], bool]:
+    """The rows of a gold query, and whether their order counts."""
+    try:
+        # trusted: a slow machine may take it
+        return execute(database, gold, time_limit_s=60.0), _orders(gold)
+    except (QueryFailed, SqlglotError) as error:
+        raise UserError(
+            f"The gold query fails on {database}: {gold!r} ({error})", "Mend the data set."
+        ) from error
+
+
+def _difference(rows: list[tuple], expected: list[tuple], ordered: bool) -> str:
+    """In which respect the rows are not those expected; empty where they are."""
+    if len(rows) != len(expected):
+        return f"{len(rows)} rows, expected {len(expected)}"
+    if rows and len(rows[0]) != len(expected[0]):
+        return f"{len(rows[0])} columns, expected {len(expected[0])}"
+    if ordered and _agree(rows, expected):
+        return ""
+    if not _agree(sorted(rows, key=_sort_key), sorted(expected, key=_sort_key)):
+        return "other rows"
+    return "other order" if ordered else ""
 
 
 def _open_read_only(database: Path, deadline: float) -> sqlite3.Connection:

@@ -1,16 +1,22 @@
-"""Benchmarks as lm-evaluation-harness tasks over our JSON Lines files: choices by log-likelihood,
-generated answers by exact match, SQL by execution."""
+"""Benchmarks as lm-evaluation-harness tasks over our JSON Lines files: lm-eval's own tasks, choices
+by log-likelihood, generated answers by exact match, SQL by execution."""
 
 import logging
+import random
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
+from lrmoclip.errors import UserError
 from lrmoclip.files import read_jsonl
 from lrmoclip.sql import judge
 
+_HINT = "Make the data again with this version"
+
 
 def load_tasks(benchmarks: list[dict], data: Path, split: str, settings: dict) -> dict:
-    """lm-eval's task dictionary for `split` of each benchmark.
+    """lm-eval's task dictionary for `split` of each benchmark, and under `roles` the benchmark of
+    each of lm-eval's own tasks.
 
     benchmarks: entries of the scale's `general` and `domains` (task, kind). data: the scale's data
     folder. settings: the scale's `evaluation`.
@@ -19,39 +25,142 @@ def load_tasks(benchmarks: list[dict], data: Path, split: str, settings: dict) -
 
     # The harness warns about every default that it falls back on, and of data sets from memory.
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    configs = []
+    configs, harness, roles = [], [], {}
     for benchmark in benchmarks:
         folder = Path(data) / benchmark["task"]
+        if benchmark["kind"] == "harness":
+            tasks = _harness(folder, split, benchmark.get("num_fewshot"))
+            harness += tasks
+            roles |= {task.task_name: benchmark["task"] for task in tasks}
+            continue
         make = {"choice": _choice, "generate": _generate, "sql": _sql}[benchmark["kind"]]
         records = read_jsonl(folder / f"{split}.jsonl")
         configs.append(
             {
                 "task": benchmark["task"],
-                "custom_dataset": _as_dataset(records, split),
+                "custom_dataset": _as_dataset({split: records}),
                 "test_split": split,
                 "doc_to_text": itemgetter("prompt"),  # the harness's templates are slower
                 "doc_to_target": itemgetter("answer"),
-                **make(folder, settings),
+                **make(folder, {**settings, **benchmark}),
             }
         )
-    return TaskManager(include_defaults=False).load(configs)
+    loaded = TaskManager(include_defaults=False).load(configs)
+    loaded["tasks"] |= {task.task_name: task for task in harness}
+    return {**loaded, "roles": roles}
 
 
-def _as_dataset(records: list[dict], split: str):
+def _as_dataset(splits: dict[str, list[dict]]):
     from datasets import Dataset, DatasetDict
 
     # From memory: nothing is written to a cache, and nothing asks the hub.
-    return lambda **_: DatasetDict({split: Dataset.from_list(records)})
+    return lambda **_: DatasetDict({k: Dataset.from_list(v) for k, v in splits.items()})
+
+
+def _harness(folder: Path, split: str, num_fewshot: int | None) -> list:
+    """lm-eval's own tasks, prompts, filters and metrics as they are, over the lines of `folder`.
+
+    A line is a document as the task's hub data set has it, with `task`, lm-eval's name. Few-shot
+    documents that a task draws from a split come from `fewshot.jsonl`; their number is the task's
+    own where `num_fewshot` is None.
+    """
+    documents = _by_task(folder / f"{split}.jsonl")
+    shots_file = folder / "fewshot.jsonl"
+    shots = _by_task(shots_file) if shots_file.exists() else {}
+    tasks = []
+    for name, records in documents.items():
+        config = _own_config(name, folder)
+        splits = {"test": records} | ({"fewshot": shots[name]} if name in shots else {})
+        config |= {
+            "custom_dataset": _as_dataset(splits),
+            "training_split": None,
+            "validation_split": None,
+            "test_split": "test",
+            "fewshot_split": "fewshot" if name in shots else None,
+        }
+        if num_fewshot is not None:
+            config["num_fewshot"] = num_fewshot
+        if process := config.get("process_docs"):
+            config["process_docs"] = _once(process)
+        drawn = not (config.get("fewshot_config") or {}).get("samples")
+        if config.get("num_fewshot") and drawn and name not in shots:
+            raise UserError(f"{shots_file}: no documents of {name}, which needs some", _HINT)
+        tasks.append(_built(config, folder / f"{split}.jsonl"))
+    return tasks
+
+
+def _built(config: dict, path: Path):
+    from lm_eval.api.task import ConfigurableTask
+
+    try:
+        return ConfigurableTask(config=config)  # it tries its first document
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not the documents of lm-eval's {config['task']} ({error!r})", _HINT
+        ) from error
+
+
+def _by_task(path: Path) -> dict[str, list[dict]]:
+    tasks: dict[str, list[dict]] = {}
+    for record in read_jsonl(path, ("id", "task")):
+        tasks.setdefault(record.pop("task"), []).append(record)
+    return tasks
+
+
+def _own_config(name: str, folder: Path) -> dict:
+    """The configuration of lm-eval's task `name`, its functions resolved."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    root = _tasks_root()
+    # Its files lie in a folder named like the beginning of the task; reading all takes 20 s.
+    words = name.split("_")
+    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    near = next((root / b for b in beginnings if (root / b).is_dir()), root)
+    entry = _index(near).get(name) or _index(root).get(name)
+    if entry is None or entry.yaml_path is None:
+        raise UserError(f"{folder}: lm-eval has no task {name!r}", _HINT)
+    try:
+        return load_yaml(entry.yaml_path, resolve_func=True)
+    except (ImportError, AssertionError) as error:  # the latter for a wrong version
+        raise UserError(
+            f"{name}: lm-eval's task needs {error}", "Install lm-eval's extra for it"
+        ) from error
+
+
+def _tasks_root() -> Path:
+    import lm_eval.tasks
+
+    return Path(lm_eval.tasks.__file__).parent
+
+
+@cache
+def _index(root: Path) -> dict:
+    from lm_eval.tasks._index import TaskIndex
+
+    return TaskIndex.build([root])
+
+
+def _once(process):
+    """`process_docs`, run once for each data set: GPQA's shuffles the options at every call."""
+    done: dict[int, tuple] = {}
+
+    def processed(documents):
+        if id(documents) not in done:
+            random.seed(0)  # as lm-eval's command line does before it loads the tasks
+            done[id(documents)] = documents, process(documents)
+        return done[id(documents)][1]
+
+    return processed
 
 
 def _choice(folder: Path, settings: dict) -> dict:
-    """`acc` compares the options; `exact_match` asks whether gold is the greedy answer over the
-    whole vocabulary."""
+    """`acc` compares the options, `acc_norm` their log-likelihood a character; `exact_match` asks
+    whether gold is the greedy answer over the whole vocabulary."""
     return {
         "output_type": "multiple_choice",
         "doc_to_choice": itemgetter("choices"),
         "doc_to_target": itemgetter("gold"),
-        "metric_list": _metrics("acc", "exact_match"),
+        "metric_list": _metrics(*dict.fromkeys(["acc", "exact_match", settings["metric"]])),
     }
 
 
@@ -67,12 +176,17 @@ def _generate(folder: Path, settings: dict) -> dict:
 
 
 def _sql(folder: Path, settings: dict) -> dict:
+    """`execution_accuracy` is over the items whose gold query returns rows. An empty result is
+    easily right by accident, so the items marked `empty` have `execution_accuracy_empty` instead.
+    """
+
     def score(doc: dict, results: list[str]) -> dict[str, float]:
         predicted = results[0].strip()
         database = folder / "databases" / f"{doc['database']}.sqlite"
-        verdict = judge(database, predicted, doc["answer"])
+        verdict = judge(database, predicted, doc["answer"], *(doc.get("alternatives") or ()))
+        accuracy = "execution_accuracy_empty" if doc.get("empty") else "execution_accuracy"
         return {
-            "execution_accuracy": float(verdict.correct),
+            accuracy: float(verdict.correct),
             "exact_match": float(predicted == doc["answer"]),
             "invalid_sql": float(not verdict.valid),
         }
@@ -81,7 +195,9 @@ def _sql(folder: Path, settings: dict) -> dict:
         "output_type": "generate_until",
         "generation_kwargs": _greedy(settings),
         "process_results": score,
-        "metric_list": _metrics("execution_accuracy", "exact_match", "invalid_sql"),
+        "metric_list": _metrics(
+            "execution_accuracy", "execution_accuracy_empty", "exact_match", "invalid_sql"
+        ),
     }
 
 

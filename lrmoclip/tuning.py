@@ -1,11 +1,13 @@
 """Learning rates: one sweep of the same grid for every method, on validation splits alone, and the
 choice by domain gain minus general loss, with the choice by domain gain kept beside it."""
 
+from statistics import fmean
+
 import pandas as pd
 
+from lrmoclip import screening
 from lrmoclip.errors import UserError
 from lrmoclip.evaluation import Evaluator, score
-from lrmoclip.tasks import load_tasks
 from lrmoclip.training import train
 from lrmoclip.workbench import Workbench
 
@@ -15,26 +17,33 @@ KEYS = ["scale", "base", "domain", "method"]
 def sweep(bench: Workbench, method: str) -> list[dict]:
     """Train `method` at every rate of the grid and score it; a row a rate, in points.
 
-    domain_gain and general_loss are against the base model. A rate at which training diverges has
-    empty scores.
+    domain_gain and general_loss are against the base model. general_loss is over the benchmarks
+    with validation data on which the base is above chance, or over all where it is on none. A rate
+    at which training diverges has empty scores.
     """
-    scale, settings = bench.scale, bench.scale["evaluation"]
-    domain, general = scale.domain(bench.domain), list(scale["general"].values())
-    tasks = load_tasks([*general, domain], bench.data, "validation", settings)
-    evaluator = Evaluator(tasks, "validation", settings["batch_size"])
+    scale, domain = bench.scale, bench.scale.domain(bench.domain)
+    facts = screening.manifest(bench.data)
+    general = {r: b for r, b in scale["general"].items() if b.get("averaged", True)}
+    general = screening.with_data(general, facts, "validation")
+    evaluator = Evaluator.of(scale, [*general.values(), domain], bench.data, "validation")
+    found, _ = evaluator(bench.model, bench.tokenizer)
+    above = screening.worth_scoring(general, screening.screen(found, general, facts))
+    if above and above != general:
+        general = above
+        evaluator = Evaluator.of(scale, [*general.values(), domain], bench.data, "validation")
 
-    def scores(model) -> tuple[float, float]:
-        found, _ = evaluator(model, bench.tokenizer)
-        return score(found, domain), sum(score(found, b) for b in general) / len(general)
+    def points(found: list[dict]) -> tuple[float, float]:
+        return score(found, domain), fmean(score(found, b) for b in general.values())
 
-    domain_before, general_before = scores(bench.model)
+    domain_before, general_before = points(found)
     rows = []
     for lr in scale["tuning"]["learning_rates"]:
         row = dict(zip(KEYS, (scale.name, bench.base, bench.domain, method), strict=True))
         run = bench.run(method, lr, scale["tuning"]["seed"], telemetry=False)
         try:
             train(run)
-            domain_after, general_after = scores(run.merged().eval())
+            found, _ = evaluator(run.merged().eval(), bench.tokenizer)
+            domain_after, general_after = points(found)
             row |= {
                 "domain_gain": round(domain_after - domain_before, 2),
                 "general_loss": round(general_before - general_after, 2),

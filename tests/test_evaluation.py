@@ -1,24 +1,30 @@
 """The harness on our tasks, against answers computed here from the model's own dense logits."""
 
 import copy
+import shutil
 
+import pandas as pd
 import pytest
 import torch
 
-from lrmoclip import checkpoints
+from lrmoclip import checkpoints, commands
 from lrmoclip.errors import UserError
 from lrmoclip.evaluation import Evaluator, score
-from lrmoclip.files import read_jsonl
+from lrmoclip.files import read_json, read_jsonl, write_json, write_jsonl
+from lrmoclip.heads import head_of
+from lrmoclip.likelihood import SharedContextLM
 from lrmoclip.sql import judge
 from lrmoclip.tasks import load_tasks
+from tests.tinylm import byte_tokenizer, random_model
 
 
 @pytest.fixture(scope="module")
 def outcome(tiny_base, tiny_data, tiny_scale):
     """Scores and items of the tiny base, and every batch that its forward saw."""
     model = checkpoints.load_model(tiny_base)
+    head_of(model)  # its trial of the head is no evaluation
     fed = []
-    model.register_forward_pre_hook(
+    model.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: fed.append((*args, *kwargs.values())[0].shape), with_kwargs=True
     )
     benchmarks = [*tiny_scale["general"].values(), *tiny_scale["domains"].values()]
@@ -113,3 +119,124 @@ def test_the_main_score_is_in_percent_and_a_missing_one_is_said():
     assert score(rows, {"task": "t", "metric": "acc"}) == 25.0
     with pytest.raises(UserError, match="no metric exact_match"):
         score(rows, {"task": "t", "metric": "exact_match"})
+
+
+def test_items_with_an_empty_gold_result_are_scored_apart(tiny_data, tmp_path):
+    shutil.copytree(tiny_data / "nl2sql" / "databases", tmp_path / "nl2sql" / "databases")
+    records = read_jsonl(tiny_data / "nl2sql" / "test.jsonl")[:3]
+    for number, record in enumerate(records):
+        record |= {"empty": number == 2, "alternatives": ["SELECT 1"] if number == 0 else []}
+    write_jsonl(tmp_path / "nl2sql" / "test.jsonl", records)
+    entry = {"task": "nl2sql", "kind": "sql", "metric": "execution_accuracy", "max_new_tokens": 5}
+    tasks = load_tasks([entry], tmp_path, "test", {"max_new_tokens": 9})
+    task = tasks["tasks"]["nl2sql"]
+    found = [task.process_results(doc, ["SELECT 1"]) for doc in task.test_docs()]
+    assert found[0]["execution_accuracy"] == 1.0  # by the alternative
+    assert found[1]["execution_accuracy"] == 0.0
+    assert "execution_accuracy" not in found[2] and found[2]["execution_accuracy_empty"] == 0.0
+    assert task.config.generation_kwargs["max_gen_toks"] == 5
+    rows = {"execution_accuracy": 2, "execution_accuracy_empty": 1, "exact_match": 3}
+    scores, _ = Evaluator(tasks, "test", 4)(random_model(), byte_tokenizer())
+    assert {r["metric"]: r["n"] for r in scores} == {**rows, "invalid_sql": 3}
+
+
+def test_choices_can_be_compared_by_their_likelihood_a_character(tmp_path):
+    model, tokenizer = random_model(), byte_tokenizer()
+    choices = ["the tower", "a tower by the other tower", "rent"]
+    records = [
+        {"id": f"q{n}", "prompt": f"What is {n}?", "answer": choices[n % 3], "choices": choices,
+         "gold": n % 3}
+        for n in range(6)
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "telecom" / "test.jsonl", records)
+    entry = {"task": "telecom", "kind": "choice", "metric": "acc_norm"}
+    tasks = load_tasks([entry], tmp_path, "test", {"max_new_tokens": 9})
+    scores, _ = Evaluator(tasks, "test", 4)(model, tokenizer)
+    right = []
+    for record in records:
+        start = len(tokenizer(record["prompt"])["input_ids"])
+        logps = []
+        for choice in choices:
+            ids = torch.tensor(tokenizer(f"{record['prompt']} {choice}")["input_ids"])
+            with torch.no_grad():
+                logp = model(ids[None]).logits[0].log_softmax(-1)
+            logps.append(logp[range(start - 1, len(ids) - 1), ids[start:]].sum() / len(choice))
+        right.append(int(torch.stack(logps).argmax()) == record["gold"])
+    found = {row["metric"]: row["value"] for row in scores}
+    assert found["acc_norm"] == pytest.approx(sum(right) / len(right))
+    assert set(found) == {"acc", "exact_match", "acc_norm"}
+
+
+@pytest.fixture(scope="module")
+def base_scored(tmp_path_factory, tiny_scale, tiny_data, tiny_base):
+    out = tmp_path_factory.mktemp("evaluated") / "telecom" / "base"
+    commands.evaluate(tiny_scale, "qwen3-s0", "telecom", "base", tiny_data, [tiny_base], [out], [0])
+    return out
+
+
+def test_the_base_says_where_it_is_above_chance(base_scored):
+    record = read_json(base_scored / "metrics.json")
+    rows = {(r["benchmark"], r["metric"]): r for r in record["rows"]}
+    assert list(record["screening"]) == ["mmlu", "math"]
+    assert record["screening"]["mmlu"]["value"] == rows["micro_mmlu", "acc"]["value"]
+    assert record["screening"]["math"]["above"] is (rows["micro_math", "exact_match"]["value"] > 0)
+
+
+def test_a_method_is_scored_where_the_base_is_above_chance(
+    base_scored, tiny_scale, tiny_data, tiny_base, tmp_path
+):
+    record = read_json(base_scored / "metrics.json")
+    record["screening"] = {"mmlu": {"above": False}, "math": {"above": True}}
+    write_json(tmp_path / "base.json", record)
+    commands.evaluate(
+        tiny_scale, "qwen3-s0", "telecom", "full_ft", tiny_data, [tiny_base],
+        [tmp_path / "out"], [1], base_metrics=tmp_path / "base.json",
+    )  # fmt: skip
+    found = read_json(tmp_path / "out" / "metrics.json")
+    assert {row["benchmark"] for row in found["rows"]} == {"micro_math", "telecom"}
+    assert "screening" not in found
+
+
+def test_general_scores_of_the_base_are_taken_over_from_another_domain(
+    base_scored, tiny_scale, tiny_data, tiny_base, tmp_path
+):
+    general = {"micro_mmlu", "micro_math"}
+
+    def scored(folder) -> tuple[list, pd.DataFrame, dict]:
+        record = read_json(folder / "metrics.json")
+        items = pd.read_parquet(folder / "samples.parquet")
+        rows = [row for row in record["rows"] if row["benchmark"] in general]
+        kept = items[items["benchmark"].isin(general)].reset_index(drop=True)
+        return rows, kept, record["screening"]
+
+    arguments = (tiny_scale, "qwen3-s0", "nl2sql", "base", tiny_data, [tiny_base])
+    commands.evaluate(
+        *arguments, [tmp_path / "out"], [0], general_from=base_scored / "metrics.json"
+    )
+    rows, items, screening = scored(tmp_path / "out")
+    expected_rows, expected_items, expected_screening = scored(base_scored)
+    assert rows == expected_rows and screening == expected_screening
+    pd.testing.assert_frame_equal(items, expected_items)
+    found = read_json(tmp_path / "out" / "metrics.json")["rows"]
+    assert {row["benchmark"] for row in found} == {*general, "nl2sql"}
+    write_json(tmp_path / "metrics.json", {"base": "other", "method": "base"})
+    with pytest.raises(UserError, match="not of the base qwen3-s0"):
+        commands.evaluate(
+            *arguments, [tmp_path / "out"], [0], general_from=tmp_path / "metrics.json"
+        )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["Llama", "Gemma2"])  # the second is left to lm-eval
+def test_likelihoods_and_generation_run_in_the_precision_asked_for(
+    family, precision, tiny_data, tiny_scale
+):
+    seen, model = set(), random_model(family)
+    model.base_model.layers[0].mlp.register_forward_hook(lambda _, args, out: seen.add(out.dtype))
+    benchmarks = [tiny_scale["domains"]["telecom"], tiny_scale["general"]["math"]]
+    tasks = load_tasks(benchmarks, tiny_data, "test", {"max_new_tokens": 2})
+    SharedContextLM(model, byte_tokenizer(), 4)  # tries the head, which is no evaluation
+    seen.clear()
+    Evaluator(tasks, "test", 4, precision=precision)(model, byte_tokenizer())
+    assert seen == {getattr(torch, precision)}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}

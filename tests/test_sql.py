@@ -162,6 +162,26 @@ def test_queries_that_differ_are_valid_but_wrong(database, predicted, gold, reas
     assert judge(database, predicted, gold) == Judgement(correct=False, valid=True, reason=reason)
 
 
+def test_one_of_several_accepted_queries_is_enough(database):
+    gold, other = "SELECT city FROM cell", "SELECT id, city FROM cell"
+    for predicted in (gold, other):
+        assert judge(database, predicted, gold, other, "SELECT 1").correct
+    neither = judge(database, "SELECT load FROM cell", gold, other)
+    assert neither == judge(database, "SELECT load FROM cell", gold)  # the reason is against gold
+    assert not judge(database, "SELECT", gold, other).valid
+
+
+def test_the_order_counts_by_the_query_that_is_met(database):
+    ordered, free = "SELECT city FROM cell ORDER BY id", "SELECT city, id FROM cell"
+    assert not judge(database, "SELECT city FROM cell ORDER BY id DESC", ordered, free).correct
+    assert judge(database, "SELECT city, id FROM cell ORDER BY id DESC", ordered, free).correct
+
+
+def test_an_alternative_that_fails_is_the_data_sets_mistake(database):
+    with pytest.raises(UserError, match="gold query fails"):
+        judge(database, "SELECT 1", "SELECT city FROM cell", "SELECT town FROM cell")
+
+
 @pytest.mark.parametrize(("query", "word"), REFUSED.items())
 def test_what_is_not_one_cheap_select_is_refused_with_a_reason(database, query, word):
     judgement = judge(database, query, "SELECT city FROM cell")

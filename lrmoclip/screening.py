@@ -1,0 +1,58 @@
+"""The at-chance rule: the base is scored on every general benchmark that has data, a method on
+those on which the base is significantly above chance (`general.above_chance`)."""
+
+from pathlib import Path
+
+from lrmoclip import files
+from lrmoclip.errors import UserError
+from lrmoclip.general import LEVEL, above_chance
+
+
+def manifest(data: Path) -> dict:
+    """What the data folder says of itself; empty where it has no manifest (micro)."""
+    path = Path(data) / "manifest.json"
+    return files.read_json(path) if path.exists() else {}
+
+
+def with_data(general: dict[str, dict], facts: dict, split: str) -> dict[str, dict]:
+    """The roles of a scale's `general` whose `split` exists, as the manifest `facts` says."""
+    if not facts:
+        return general
+    return {r: b for r, b in general.items() if split in facts["sets"].get(b["task"], {})}
+
+
+def screen(scores: list[dict], general: dict[str, dict], facts: dict) -> dict[str, dict]:
+    """By role, `value`, `n`, `chance`, `p` and `above` of the base's main metric, or `missing` with
+    the reason; perplexities are not tested.
+
+    `chance` is the benchmark's own or, without one, the manifest's. Where the items differ in their
+    number of options the test at their mean chance errs on the careful side, since a sum of unequal
+    Bernoullis varies less than the binomial. Raises UserError for a benchmark without chance or
+    score.
+    """
+    rows = {(row["benchmark"], row["metric"]): row for row in scores}
+    found: dict[str, dict] = {}
+    for role, benchmark in general.items():
+        task, metric = benchmark["task"], benchmark["metric"]
+        if (why := facts.get("missing", {}).get(role)) is not None:
+            found[role] = {"missing": why}
+        elif benchmark.get("averaged", True):
+            if (row := rows.get((task, metric))) is None:
+                raise UserError(f"{task}: no metric {metric} among its scores")
+            chance = benchmark.get("chance", facts.get("chance", {}).get(role))
+            if chance is None:
+                raise UserError(f"general.{role}: no chance level", "Add the key chance")
+            p = above_chance(row["value"], row["n"], chance)
+            found[role] = {"value": row["value"], "n": row["n"], "chance": chance, "p": p}
+            found[role]["above"] = p < LEVEL
+    return found
+
+
+def worth_scoring(general: dict[str, dict], screening: dict[str, dict]) -> dict[str, dict]:
+    """The roles on which a method is scored: those above chance, and perplexities."""
+    return {
+        role: benchmark
+        for role, benchmark in general.items()
+        if screening.get(role, {}).get("above", not benchmark.get("averaged", True))
+        and "missing" not in screening.get(role, {})
+    }

@@ -1,0 +1,97 @@
+"""The at-chance rule against binomial tails summed here, and what it makes of a manifest."""
+
+import json
+from fractions import Fraction
+from math import comb
+
+import pytest
+
+from lrmoclip import screening
+from lrmoclip.errors import UserError
+
+GENERAL = {
+    "easy": {"task": "easy_items", "metric": "acc", "chance": 0.25},
+    "hard": {"task": "hard_items", "metric": "acc", "chance": 0.25},
+    "text": {"task": "text_items", "metric": "word_perplexity", "averaged": False},
+}
+
+
+def row(task: str, value: float, n: int, metric: str = "acc") -> dict:
+    return {"benchmark": task, "split": "test", "metric": metric, "value": value, "n": n}
+
+
+def tail(right: int, n: int, chance: Fraction) -> float:
+    """P(X >= right) of a binomial, exactly."""
+    return float(sum(comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(right, n + 1)))
+
+
+def test_above_chance_is_an_exact_one_sided_binomial_test_at_5_percent():
+    quarter, verdicts = Fraction(1, 4), []
+    for right in range(21):
+        found = screening.screen([row("easy_items", right / 20, 20)], {"easy": GENERAL["easy"]}, {})
+        assert found["easy"]["p"] == pytest.approx(tail(right, 20, quarter))
+        assert found["easy"]["above"] == (tail(right, 20, quarter) < 0.05)
+        verdicts.append(found["easy"]["above"])
+    assert verdicts.index(True) == 9  # of 20, where 5 are expected
+    assert found["easy"] == {"value": 1.0, "n": 20, "chance": 0.25, "p": 0.25**20, "above": True}
+
+
+def test_where_nothing_is_right_by_chance_one_right_answer_is_enough():
+    general = {"math": {"task": "math", "metric": "exact_match", "chance": 0.0}}
+    for right, above in ((0, False), (1, True)):
+        found = screening.screen([row("math", right / 50, 50, "exact_match")], general, {})
+        assert found["math"]["above"] is above
+
+
+def test_the_mean_chance_of_unequal_items_is_careful():
+    """10 items with 2 options and 10 with 10: the exact tail is below the binomial's at 0.3."""
+    exact = sum(
+        tail_of(k, 10, Fraction(1, 2)) * tail(max(0, 12 - k), 10, Fraction(1, 10))
+        for k in range(11)
+    )
+    found = screening.screen(
+        [row("mixed", 12 / 20, 20)],
+        {"mixed": {**GENERAL["easy"], "task": "mixed", "chance": 0.3}},
+        {},
+    )
+    assert exact < found["mixed"]["p"]
+
+
+def tail_of(right: int, n: int, chance: Fraction) -> float:
+    return tail(right, n, chance) - tail(right + 1, n, chance)
+
+
+def test_chance_comes_from_the_manifest_where_the_benchmark_has_none():
+    general = {"bbh": {"task": "bbh", "metric": "acc"}}
+    found = screening.screen([row("bbh", 0.5, 100)], general, {"chance": {"bbh": 0.45}})
+    assert found["bbh"]["chance"] == 0.45 and not found["bbh"]["above"]
+    with pytest.raises(UserError, match=r"general\.bbh: no chance level"):
+        screening.screen([row("bbh", 0.5, 100)], general, {})
+
+
+def test_a_perplexity_is_not_tested_and_missing_data_are_said():
+    facts = {"missing": {"hard": "its archive is closed"}}
+    found = screening.screen([row("easy_items", 1.0, 20)], GENERAL, facts)
+    assert list(found) == ["easy", "hard"]
+    assert found["hard"] == {"missing": "its archive is closed"}
+
+
+def test_a_score_that_is_not_there_is_named():
+    with pytest.raises(UserError, match="hard_items: no metric acc"):
+        screening.screen([row("easy_items", 1.0, 20)], GENERAL, {})
+
+
+def test_methods_are_scored_on_what_is_above_chance_and_on_perplexities():
+    screened = {"easy": {"above": True}, "hard": {"above": False}}
+    assert list(screening.worth_scoring(GENERAL, screened)) == ["easy", "text"]
+    screened = {"easy": {"missing": "why"}, "hard": {"above": True}, "text": {"missing": "why"}}
+    assert list(screening.worth_scoring(GENERAL, screened)) == ["hard"]
+
+
+def test_only_splits_that_the_manifest_names_are_scored(tmp_path):
+    assert screening.with_data(GENERAL, screening.manifest(tmp_path), "test") == GENERAL
+    sets = {"easy_items": {"test": {}, "validation": {}}, "text_items": {"test": {}}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"sets": sets}))
+    facts = screening.manifest(tmp_path)
+    assert list(screening.with_data(GENERAL, facts, "test")) == ["easy", "text"]
+    assert list(screening.with_data(GENERAL, facts, "validation")) == ["easy"]
