@@ -20,7 +20,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from lrmoclip.tables import STAND_INS
+from lrmoclip.render import stand_ins
+from lrmoclip.tables import PREDICTED
 
 # Okabe & Ito's colours, told apart by colour-blind readers; markers repeat them in grey print.
 BASELINE, REPLAY = "Full-vocabulary baselines", "Logits Replay"
@@ -40,8 +41,9 @@ def forgetting_plot(table1: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
 
     x: general score lost; y: domain score gained over the base model, both in points, with the
     95 % half-widths of `forgetting` and of `domain_score`. The base is the origin. Methods
-    without either number are left out.
+    without either number are left out, and so are predicted rows.
     """
+    table1 = table1[table1["status"] != PREDICTED]
     bases = list(dict.fromkeys(zip(table1["scale"], table1["base"], strict=True)))
     domains = list(dict.fromkeys(table1["domain"]))
     with matplotlib.rc_context(sns.axes_style("ticks") | STYLE):
@@ -57,7 +59,7 @@ def forgetting_plot(table1: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
                 axes.set_title(f"{domain}, {base} ({scale})", loc="left", weight="bold", size=12)
                 panels.append((axes, points, _draw(axes, points)))
         families = [f for f in COLOURS if any(f in set(p["family"]) for _, p, _ in panels)]
-        _explain(figure, families, micro=(table1["scale"] == "micro").any())
+        _explain(figure, families, stand_ins(table1))
         # Labels are placed in pixels, so the layout must be final first.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -113,16 +115,15 @@ def _draw(axes: Axes, points: pd.DataFrame) -> list[Text]:
     return [axes.annotate("base", (0, 0), (7, -5), **where, **grey)]
 
 
-def _explain(figure: Figure, families: list[str], micro: bool) -> None:
-    """The title, the families' legend and what the lines are."""
+def _explain(figure: Figure, families: list[str], warning: str) -> None:
+    """The title, the families' legend, what the lines are, and a warning."""
     figure.suptitle("What fine-tuning gains in its domain and loses elsewhere", fontsize=14)
-    notes = "Lines: 95 % intervals over seeds and items."
     figure.legend(
         handles=[
             Line2D([], [], color=COLOURS[f], marker=MARKERS[f], linestyle="", label=f)
             for f in families
         ],
-        title=f"{notes} {STAND_INS}" if micro else notes,
+        title=f"Lines: 95 % intervals over seeds and items. {warning}".strip(),
         title_fontsize=10,
         fontsize=10,
         loc="outside lower center",

@@ -1,35 +1,23 @@
-"""From the records of runs to `metrics.csv` and `table1.csv`, and to what a reader sees of them.
+"""From the records of runs to the tables of a scale.
 
-The columns are the contract in "Tables" of the design; intervals come from `lrmoclip.stats`.
+The columns are the contract in "Tables" of the design; intervals come from `lrmoclip.stats`, and
+which general benchmarks count from `lrmoclip.general`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from lrmoclip import files
 from lrmoclip.errors import UserError
+from lrmoclip.general import Screened, resolution, screen
+from lrmoclip.runs import KEYS, Run
 from lrmoclip.stats import Interval, mean_interval
 
-SAVINGS_LEGEND = (
-    "Against full_ft, on {devices}. Steps alone, then with Stage 0 and Fisher in full (cost ratio) "
-    "or shared among the seeds (amortised). The head's share is that of the vocabulary projection "
-    "in a full_ft step's FLOPs: no restricted loss can save more."
-)
-
-KEYS = ["scale", "base", "domain", "method"]
-METRICS = [*KEYS, "seed", "benchmark", "split", "metric", "value", "n"]
-ROLES = ["mmlu", "bbh", "gpqa", "math"]
-# Every column of numbers, with its decimals: files are the same to the byte, and no "-0.00".
-DECIMALS = {
-    **dict.fromkeys(["domain_score", "domain_score_ci", "domain_exact", *ROLES], 2),
-    **dict.fromkeys(["general", "general_ci", "forgetting", "forgetting_ci"], 2),
-    **{"loss_spikes": 2, "gold_in_set": 2, "outside_mass": 4, "device_hours": 6, "cost_ratio": 3},
-}
+ROLES = ["mmlu", "bbh", "gpqa", "math"]  # those of the paper, a column each in table 1
+MEASURED, PREDICTED = "measured", "predicted"  # a row's status: of runs, or of a cost model
 TABLE1 = [
     *KEYS,
     "seeds",
@@ -37,60 +25,47 @@ TABLE1 = [
     *ROLES,
     *("general", "general_ci", "general_tasks", "forgetting", "forgetting_ci"),
     *("loss_spikes", "gold_in_set", "outside_mass", "device_hours", "cost_ratio"),
+    *("train_records", "test_items", "resolution", "status", "domain_chance"),
 ]
+REGIMES = [
+    *KEYS,
+    "seeds",
+    *("gold_in_set", "gold_in_set_eos", "set_size_mean", "outside_mass_start", "outside_mass"),
+]
+# Every column of numbers, with its decimals: files are the same to the byte, and no "-0.00".
+DECIMALS = {
+    **dict.fromkeys(["domain_score", "domain_score_ci", "domain_exact", *ROLES], 2),
+    **dict.fromkeys(["general", "general_ci", "forgetting", "forgetting_ci"], 2),
+    **{"loss_spikes": 2, "gold_in_set": 2, "outside_mass": 4, "device_hours": 6, "cost_ratio": 3},
+    **{"train_records": 0, "test_items": 0, "resolution": 2, "domain_chance": 2},
+    **{"gold_in_set_eos": 2, "set_size_mean": 2, "outside_mass_start": 4},  # regimes.csv
+    **{"n": 0, "chance": 2, "base_score": 2, "base_ci": 2, "p": 6},  # general.csv
+}
+TEXTS = {"general_tasks", "note"}  # columns in which an empty cell is an empty text
 NOT_TRAINING = ["evaluation", "probe"]  # stages of costs.csv that no training needs
-STAND_INS = "Micro benchmarks are synthetic stand-ins."
-LEGEND = (
-    "Scores in percent ± half-width of the 95 % interval over seeds and items; forgetting: "
-    "points of general score lost (less is better); cost ratio: device hours over those of full_ft."
-)
-
-
-def metrics_table(paths: Iterable[Path]) -> pd.DataFrame:
-    """The tidy table of all `metrics.json`, one measurement a row, sorted by its keys.
-
-    Raises UserError for a file that is missing, is not one of ours, or repeats a measurement.
-    """
-    rows = []
-    for path in paths:
-        record = files.read_json(Path(path))
-        try:
-            head = {key: record[key] for key in [*KEYS, "seed"]}
-            rows += [head | {key: row[key] for key in METRICS[5:]} for row in record["rows"]]
-        except KeyError as error:
-            raise UserError(f"{path} has no {error}", "Evaluate this run again.") from None
-    keys = METRICS[:-2]
-    table = pd.DataFrame(rows, columns=METRICS).sort_values(keys, ignore_index=True)
-    if (repeated := table.duplicated(keys)).any():
-        first = " ".join(map(str, table.loc[repeated.idxmax(), keys]))
-        raise UserError(f"metrics.json: measured twice: {first}", "Give each run once.")
-    return table
 
 
 def table1(
-    paths: Iterable[Path],
+    runs: Iterable[Run],
     costs: pd.DataFrame,
     roles: Mapping[str, Mapping[str, Mapping]],
     methods: Sequence[str],
-    split: str = "test",
+    sizes: Mapping[str, Mapping] | None = None,
 ) -> pd.DataFrame:
-    """One row per scale, base, domain and method of the runs whose `metrics.json` are given.
+    """One row per scale, base, domain and method of the runs (`runs.load`, with the same roles).
 
-    Beside each `metrics.json` lie `samples.parquet` (outcomes by item) and, but for the base,
-    `run.json`. costs: the frame of `costs.csv`. roles: the scale's benchmarks,
-    {"general": {role: {"task", "metric"}}, "domains": {domain: {"task", "metric", "exact"}}}.
-    The base's row comes first, then `methods` in their order, then any others. Cells that do not
-    apply are NaN; numbers are rounded as they are printed.
+    costs: the frame of `costs.csv`. sizes: by domain, what `data_sizes` found. `general` and
+    `forgetting` average over the roles on which the base is above chance; columns of other roles
+    have the base's score in its own row alone. The base's row comes first, then `methods` in their
+    order, then any others. Cells that do not apply are NaN; numbers are rounded as printed.
 
-    Raises UserError where a file, a measurement or the base is missing, where items do not pair
-    with the base's, and where samples contradict metrics.
+    Raises UserError where a measurement or the base is missing, and where items do not pair with
+    the base's.
     """
-    needed = [*roles["general"].values(), *roles["domains"].values()]
-    runs = [_load(Path(path), {(r["task"], r["metric"]) for r in needed}, split) for path in paths]
-    hours = _hours(costs)
+    hours, sizes = _hours(costs), sizes or {}
     order = {method: place for place, method in enumerate(["base", *methods])}
 
-    groups: dict[tuple, list[_Run]] = {}
+    groups: dict[tuple, list[Run]] = {}
     for run in sorted(runs, key=lambda r: (*r.key[:3], order.get(r.method, len(order)), r.seed)):
         groups.setdefault(run.key, []).append(run)
     rows = []
@@ -98,15 +73,48 @@ def table1(
         if (base := groups.get((*key[:3], "base"))) is None:
             place = "/".join(key[:3])
             raise UserError(f"No evaluation of the base model in {place}", "Evaluate it first.")
-        rows.append(dict(zip(KEYS, key, strict=True)) | _row(group, base, roles, hours))
+        row = _scores(group, base, roles) | _training(group, hours, sizes.get(key[2], {}))
+        rows.append(dict(zip(KEYS, key, strict=True)) | row)
     table = pd.DataFrame(rows, columns=TABLE1)
 
     group_keys = [table[key] for key in KEYS[:3]]
     full = table["device_hours"].where(table["method"] == "full_ft").groupby(group_keys)
     table["cost_ratio"] = table["device_hours"] / full.transform("max")
-    numbers = list(DECIMALS)
-    table[numbers] = table[numbers].astype(float).round(DECIMALS) + 0.0  # + 0.0: -0.0 becomes 0.0
-    return table
+    return _rounded(table)
+
+
+def data_sizes(data: Path, domains: Iterable[str]) -> dict[str, dict]:
+    """By domain, from its files in the scale's data folder: `train_records`, None for a set without
+    training data, and `chance`, the mean of 1 / choices over its test items, None where an answer
+    is not a choice."""
+    found = {}
+    for domain in domains:
+        train, test = (Path(data) / domain / f"{split}.jsonl" for split in ("train", "test"))
+        choices = [len(record.get("choices", ())) for record in files.read_jsonl(test)]
+        found[domain] = {
+            "train_records": len(files.read_jsonl(train)) if train.exists() else None,
+            "chance": float(np.mean([1 / count for count in choices])) if all(choices) else None,
+        }
+    return found
+
+
+def regimes(runs: Iterable[Run]) -> pd.DataFrame:
+    """`regimes.csv`: what the sets of each method that has sets hold, means over its seeds.
+
+    gold_in_set and gold_in_set_eos (end-of-sequence positions alone) in percent, before gold is
+    forced in; outside_mass_start and outside_mass: probability outside the sets on the probe batch
+    before and after training.
+    """
+    groups: dict[tuple, list[dict]] = {}
+    for run in sorted(runs, key=lambda run: (run.key, run.seed)):
+        if run.record.get("gold_in_set") is not None:
+            groups.setdefault(run.key, []).append(run.record)
+    rows = []
+    for key, records in groups.items():
+        means = {name: _known_mean(records, name) for name in REGIMES[len(KEYS) + 1 :]}
+        means |= {name: 100 * means[name] for name in ("gold_in_set", "gold_in_set_eos")}
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"seeds": len(records)} | means)
+    return _rounded(pd.DataFrame(rows, columns=REGIMES))
 
 
 def gather(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -124,153 +132,83 @@ def gather(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The text of a table's file: columns of table 1 with fixed decimals, empty where NaN."""
+    """The text of a table's file: numbers with fixed decimals, empty where NaN."""
     text = table.copy()
     for column in DECIMALS.keys() & set(table.columns):
-        text[column] = [_number(value, DECIMALS[column]) for value in table[column]]
+        text[column] = [number(value, DECIMALS[column]) for value in table[column]]
     return text.to_csv(index=False, lineterminator="\n")
 
 
 def read(path: Path) -> pd.DataFrame:
     """A table of this module from its file. Raises UserError for one that can't be read."""
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"Cannot read {path} ({error})", "Make it again.") from None
+    for name in TEXTS & set(table.columns):
+        table[name] = table[name].astype(object).fillna("")
+    return table
 
 
-def show(table: pd.DataFrame) -> str:
-    """Table 1 for the console: a heading for each base, a line of legend."""
-    return _render(table, "{base} ({scale})", "simple")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """Table 1 for the README."""
-    return _render(table, "**{base}** ({scale})\n", "github")
-
-
-def savings(table: pd.DataFrame, style: str = "simple") -> str:
-    """savings.csv for a reader: the head's share beside what it bounds and what was measured."""
-    cells = {
-        "domain": table["domain"],
-        "method": table["method"],
-        "head's share %": _column(100 * table[["head_share"]], "head_share", 1),
-        "mean set size": _column(table, "set_size_mean", 1),
-        "step ratio, FLOPs": _column(table, "step_ratio_predicted", 2),
-        "step ratio, measured": _column(table, "step_ratio", 2),
-        "cost ratio": _column(table, "cost_ratio", 2),
-        "amortised": _column(table, "cost_ratio_amortised", 2),
-    }
-    align = ["left", "left"] + ["right"] * (len(cells) - 2)
-    grid = tabulate(cells, "keys", style, disable_numparse=True, colalign=align)
-    devices = ", ".join(table["device"].unique())
-    return f"{grid}\n\n{SAVINGS_LEGEND.format(devices=devices)}\n"
-
-
-def warnings(table: pd.DataFrame) -> str:
-    """warnings.csv for a reader: a line a domain and method, with the first of its messages."""
-    lines = []
-    for (domain, method), rows in table.groupby(["domain", "method"], sort=False):
-        count, first = rows["seed"].nunique(), rows["warning"].iloc[0]
-        lines.append(f"warning: {domain}, {method}, {count} runs, such as: {first}")
-    return "\n".join(lines) + "\n" if lines else ""
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One evaluated run: values by (benchmark, metric), and its outcomes by item."""
-
-    path: Path
-    key: tuple[str, str, str, str]  # scale, base, domain, method
-    seed: int
-    values: dict[tuple[str, str], float]
-    outcomes: dict[tuple[str, str], pd.Series]  # index: (item, how often it came before)
-    record: dict
-
-    @property
-    def method(self) -> str:
-        return self.key[3]
-
-    def value(self, benchmark: str, metric: str) -> float:
-        if (benchmark, metric) not in self.values:
-            raise UserError(
-                f"{self.path} has no {metric} of {benchmark}",
-                "Evaluate this run again, or mend the benchmarks in the scale's config.",
-            )
-        return self.values[benchmark, metric]
-
-
-def _load(path: Path, needed: set[tuple[str, str]], split: str) -> _Run:
-    metrics = metrics_table([path])
-    metrics = metrics[metrics["split"] == split]
-    if metrics.empty:
-        raise UserError(f"{path} has nothing of the split {split!r}", "Evaluate this run again.")
-    first = metrics.iloc[0]
-    values = {(row.benchmark, row.metric): float(row.value) for row in metrics.itertuples()}
-    samples = _read_samples(path.with_name("samples.parquet"))
-    samples = samples[samples["split"] == split]
-    # Two items may be the same text; they are told apart by their order, which is fixed.
-    samples["copy"] = samples.groupby(["benchmark", "metric", "item"]).cumcount()
-    outcomes = {
-        key: group.set_index(["item", "copy"])["value"]
-        for key, group in samples.groupby(["benchmark", "metric"])
-        if key in needed
-    }
-    for key in outcomes.keys() & values.keys():
-        if not np.isclose(outcomes[key].mean(), values[key], rtol=1e-5, atol=1e-7):
-            raise UserError(
-                f"{path} and samples.parquet disagree on {' '.join(key)}: "
-                f"{values[key]:g} and {outcomes[key].mean():g}",
-                "They are of two evaluations; evaluate this run again.",
-            )
-    trained = first["method"] != "base"
-    record = files.read_json(path.with_name("run.json")) if trained else {}
-    return _Run(path, tuple(first[KEYS]), int(first["seed"]), values, outcomes, record)
-
-
-def _read_samples(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=["benchmark", "split", "metric", "item", "value"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error})", "Evaluate this run again.") from None
-
-
-def _row(runs: list[_Run], base: list[_Run], roles: Mapping, hours: pd.Series) -> dict:
-    """What table 1 says of one method: `runs` are its seeds, `base` the base model's."""
-    domain = runs[0].key[2]
+def _scores(runs: list[Run], base: list[Run], roles: Mapping) -> dict:
+    """What one method scored: `runs` are its seeds, `base` the base model's."""
+    domain, first = runs[0].key[2], runs[0]
     if domain not in roles["domains"]:
         raise UserError(
-            f"{runs[0].path} is of the domain {domain!r}, which the scale's config does not have",
+            f"{first.path} is of the domain {domain!r}, which the scale's config does not have",
             f"It has {', '.join(roles['domains'])}.",
         )
     task = roles["domains"][domain]
     score = (task["task"], task["metric"])
-    general = {role: (r["task"], r["metric"]) for role, r in roles["general"].items()}
-
-    row = {"seeds": len(runs), "general_tasks": " ".join(name for name, _ in general.values())}
-    row["domain_score"] = _percent(runs, score)
+    row = {"seeds": len(runs), "status": MEASURED, "domain_score": _percent(runs, score)}
     row["domain_score_ci"] = _interval([_matrix(runs, score)]).half_width
-    row["domain_exact"] = _percent(runs, (task["task"], task["exact"]))
-    row |= {role: _percent(runs, general[role]) for role in ROLES if role in general}
-    if general:
-        after = [_matrix(runs, key) for key in general.values()]
-        before = [_matrix(base, key).mean() for key in general.values()]
-        lost = [_lost(*pair, runs[0].path) for pair in zip(before, after, strict=True)]
-        row["general"] = np.mean([_percent(runs, key) for key in general.values()])
+    if "exact" in task:
+        row["domain_exact"] = _percent(runs, (task["task"], task["exact"]))
+    row |= {"test_items": first.items[score], "resolution": resolution(first.items[score])}
+    screened = screen(base[0], roles["general"])
+    counted = {role: (s.task, s.metric) for role, s in screened.items() if s.counts}
+    row["general_tasks"] = " ".join(name for name, _ in counted.values())
+    if first.method == "base":
+        row |= {role: _own(screened[role]) for role in ROLES if role in screened}
+    row |= {role: _percent(runs, counted[role]) for role in ROLES if role in counted}
+    if counted:
+        after = [_matrix(runs, key) for key in counted.values()]
+        before = [_matrix(base, key).mean() for key in counted.values()]
+        lost = [_lost(*pair, first.path) for pair in zip(before, after, strict=True)]
+        row["general"] = np.mean([_percent(runs, key) for key in counted.values()])
         row["general_ci"] = _interval(after).half_width
         row["forgetting"], row["forgetting_ci"] = _interval(lost)
-    for column, scale in {"loss_spikes": 1, "gold_in_set": 100, "outside_mass": 1}.items():
-        known = [run.record[column] for run in runs if run.record.get(column) is not None]
-        row[column] = scale * np.mean(known) if known else np.nan
-    row["device_hours"] = np.mean([hours.get((*run.key, run.seed), np.nan) for run in runs])
     return row
 
 
-def _percent(runs: list[_Run], key: tuple[str, str]) -> float:
+def _own(screened: Screened) -> float:
+    """The base's own score in percent, of a benchmark that does not count, too."""
+    return 100 * screened.value if screened.averaged else np.nan
+
+
+def _training(runs: list[Run], hours: pd.Series, sizes: Mapping) -> dict:
+    """What one method's training took and left, means over its seeds."""
+    records = [run.record for run in runs]
+    row = {name: _known_mean(records, name) for name in ("loss_spikes", "outside_mass")}
+    row["gold_in_set"] = 100 * _known_mean(records, "gold_in_set")
+    row["device_hours"] = np.mean([hours.get((*run.key, run.seed), np.nan) for run in runs])
+    if runs[0].method != "base":
+        row["train_records"] = sizes.get("train_records")
+    if (chance := sizes.get("chance")) is not None:
+        row["domain_chance"] = 100 * chance
+    return row
+
+
+def _known_mean(records: list[dict], name: str) -> float:
+    known = [record[name] for record in records if record.get(name) is not None]
+    return float(np.mean(known)) if known else np.nan
+
+
+def _percent(runs: list[Run], key: tuple[str, str]) -> float:
     return 100 * float(np.mean([run.value(*key) for run in runs]))
 
 
-def _matrix(runs: list[_Run], key: tuple[str, str]) -> pd.DataFrame:
+def _matrix(runs: list[Run], key: tuple[str, str]) -> pd.DataFrame:
     """Outcomes in points, (seeds, items), items in the order of the first run."""
     for run in runs:
         run.value(*key)  # names what is missing
@@ -309,37 +247,13 @@ def _hours(costs: pd.DataFrame) -> pd.Series:
     return training.groupby([*KEYS, "seed"])["device_hours"].sum(min_count=1)
 
 
-def _render(table: pd.DataFrame, heading: str, style: str) -> str:
-    parts = []
-    for (scale, base), rows in table.groupby(["scale", "base"], sort=False):
-        cells = {
-            "domain": rows["domain"],
-            "method": rows["method"],
-            "seeds": rows["seeds"].astype(str),
-            "domain score": _with_width(rows, "domain_score"),
-            "exact": _column(rows, "domain_exact", 1),
-            "general": _with_width(rows, "general"),
-            "forgetting": _with_width(rows, "forgetting"),
-            "gold in set %": _column(rows, "gold_in_set", 1),
-            "outside mass": _column(rows, "outside_mass", 3),
-            "cost ratio": _column(rows, "cost_ratio", 2),
-        }
-        align = ["left", "left"] + ["right"] * (len(cells) - 2)
-        grid = tabulate(cells, "keys", style, disable_numparse=True, colalign=align)
-        parts.append(heading.format(scale=scale, base=base) + "\n" + grid)
-    stand_ins = f" {STAND_INS}" if (table["scale"] == "micro").any() else ""
-    return "\n\n".join([*parts, LEGEND + stand_ins]) + "\n"
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers as they are printed, so that what is computed from a table and its file agrees."""
+    numbers = [name for name in table.columns if name in DECIMALS]
+    table[numbers] = table[numbers].astype(float).round(DECIMALS) + 0.0  # + 0.0: -0.0 becomes 0.0
+    return table
 
 
-def _number(value: float, decimals: int, empty: str = "") -> str:
+def number(value: float, decimals: int, empty: str = "") -> str:
+    """Text with fixed decimals, `empty` for NaN, and never "-0.00"."""
     return empty if pd.isna(value) else f"{round(value, decimals) + 0.0:.{decimals}f}"
-
-
-def _column(rows: pd.DataFrame, name: str, decimals: int) -> list[str]:
-    return [_number(value, decimals, empty="–") for value in rows[name]]
-
-
-def _with_width(rows: pd.DataFrame, name: str) -> list[str]:
-    widths = [_number(width, 1) for width in rows[f"{name}_ci"]]
-    pairs = zip(_column(rows, name, 1), widths, strict=True)
-    return [f"{value} ±{width}" if width else value for value, width in pairs]

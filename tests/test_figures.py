@@ -11,7 +11,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from lrmoclip.figures import forgetting_plot
-from lrmoclip.tables import STAND_INS, TABLE1
+from lrmoclip.render import STAND_INS
+from lrmoclip.tables import TABLE1
 
 METHODS = {  # general points lost, domain points gained; some nearly on top of each other
     "base": (0.0, 0.0),
@@ -23,6 +24,7 @@ METHODS = {  # general points lost, domain points gained; some nearly on top of 
     "lr_union_adamw": (20.9, 58.6),
     "lr_sampled_adamw": (21.0, 58.1),
 }
+TASKS = {"micro": "micro_mmlu micro_math", "families": "micro_mmlu micro_math"}
 
 
 def table(bases=("qwen3-s0",), domains=("telecom",), scale="micro", methods=METHODS):
@@ -31,6 +33,7 @@ def table(bases=("qwen3-s0",), domains=("telecom",), scale="micro", methods=METH
             **{"scale": scale, "base": base, "domain": domain, "method": method, "seeds": 3},
             **{"domain_score": 25 + gained, "domain_score_ci": 2.0},
             **{"forgetting": lost, "forgetting_ci": 1.5 if lost else np.nan},
+            **{"status": "measured", "general_tasks": TASKS.get(scale, "mmlu arc_easy")},
         }
         for base in bases
         for domain in domains
@@ -67,6 +70,19 @@ def test_methods_without_a_score_are_left_out(tmp_path):
     half.loc[half["method"] == "ewc", "forgetting"] = np.nan
     _, svg = draw(half, tmp_path)
     assert ">ewc<" not in svg and ">lora<" in svg
+
+
+def test_predicted_rows_are_not_drawn(tmp_path):
+    mixed = table()
+    mixed.loc[mixed["method"] == "ewc", "status"] = "predicted"
+    _, svg = draw(mixed, tmp_path)
+    assert ">ewc<" not in svg and ">lora<" in svg
+
+
+@pytest.mark.parametrize("scale", ["families", "smollm2"])
+def test_only_the_benchmarks_of_the_micro_world_are_called_stand_ins(scale, tmp_path):
+    _, svg = draw(table(scale=scale, methods={"base": (0, 0), "full_ft": (3, 20)}), tmp_path)
+    assert (STAND_INS in svg) == (scale == "families")
 
 
 def test_a_table_of_the_base_alone_can_be_drawn(tmp_path):

@@ -7,10 +7,21 @@ import pandas as pd
 import pytest
 
 from lrmoclip import commands, config
+from lrmoclip.errors import UserError
+from lrmoclip.render import NOT_KEPT
+from lrmoclip.runs import KEYS
 
 ROOT = Path(__file__).parents[1]
-REFERENCE = ROOT / "results" / "reference" / "micro"
+KEPT = ROOT / "results" / "reference"
+SCALES = sorted(path.parent.name for path in KEPT.glob("*/table1.csv"))
+REFERENCE = KEPT / "micro"
 DOMAINS = ("telecom", "nl2sql")
+LEAST = {  # methods, and seeds of each
+    "micro": (["full_ft", "lora", "replay", "ewc", "lr_adamw", "full_moclip", "lr_moclip"], 5),
+    "smollm2": (["full_ft", "replay", "ewc", "lr_moclip"], 3),
+    "families": (["full_ft", "lr_moclip"], 3),
+}
+POINTS = 0.011  # two decimals, and the same of what they are compared with
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +75,59 @@ def test_every_method_was_tuned_on_the_same_grid(scale):
                 assert scale.learning_rate(base, domain, method) in grid
 
 
-def test_the_kept_results_say_where_they_come_from():
-    made = (REFERENCE / "provenance.json").read_text()
+@pytest.fixture(params=SCALES)
+def kept(request) -> Path:
+    """The folder of each scale that is kept."""
+    return KEPT / request.param
+
+
+def test_the_kept_results_say_where_they_come_from(kept):
+    made = (kept / "provenance.json").read_text()
     for word in ("commit", "hardware", "versions", "config", "seeds"):
         assert f'"{word}"' in made
+    assert (kept / "forgetting.png").exists() and (kept / "forgetting.svg").exists()
+
+
+def test_every_kept_row_was_measured_and_says_on_how_much(kept):
+    table = pd.read_csv(kept / "table1.csv")
+    trained = table[table["method"] != "base"]
+    assert (table["status"] == "measured").all()
+    assert (table["test_items"] > 0).all() and (trained["train_records"] > 0).all()
+    assert ((98 / table["test_items"] ** 0.5 - table["resolution"]).abs() < POINTS).all()
+    seeds = pd.read_csv(kept / "metrics.csv").groupby(KEYS)["seed"].nunique()
+    assert dict(table.set_index(KEYS)["seeds"]) == dict(seeds)
+
+
+def test_the_kept_scores_are_those_of_the_kept_metrics(kept):
+    metrics = pd.read_csv(kept / "metrics.csv").query("split == 'test'")
+    means = 100 * metrics.groupby([*KEYS, "benchmark", "metric"])["value"].mean()
+    counted = pd.read_csv(kept / "general.csv").query("note.isna()").set_index("base")
+    domains = config.load(ROOT / "workflow" / "config" / f"{kept.name}.yaml")["domains"]
+    for row in pd.read_csv(kept / "table1.csv").itertuples():
+        own = means[row.scale, row.base, row.domain, row.method]
+        domain = domains[row.domain]
+        assert own[domain["task"], domain["metric"]] == pytest.approx(row.domain_score, abs=POINTS)
+        roles = counted.loc[[row.base]]
+        general = [own[pair] for pair in zip(roles["tasks"], roles["metric"], strict=True)]
+        assert row.general == pytest.approx(sum(general) / len(general), abs=POINTS)
+        assert row.general_tasks == " ".join(roles["tasks"])
+
+
+def test_kept_forgetting_is_what_the_base_has_more(kept):
+    table = pd.read_csv(kept / "table1.csv").set_index(["base", "domain", "method"])
+    for (base, domain, _), row in table.iterrows():
+        before = table.loc[(base, domain, "base"), "general"]
+        assert row["forgetting"] == pytest.approx(before - row["general"], abs=2 * POINTS)
+
+
+def test_a_kept_scale_has_at_least_these_methods_and_seeds(kept):
+    table = pd.read_csv(kept / "table1.csv").set_index(["base", "method"])
+    methods, seeds = LEAST[kept.name]
+    assert set(table["domain"]) >= set(DOMAINS)
+    for base in table.index.levels[0]:
+        for method in methods:
+            assert (table.loc[[(base, method)], "seeds"] >= seeds).all()
+            assert set(table.loc[[(base, method)], "domain"]) == set(table["domain"])
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -93,7 +153,7 @@ def test_what_the_readme_says_of_the_claims_holds(table, domain):
 
 
 def test_the_kept_benchmarks_say_of_each_target_whether_it_is_met():
-    kept = pd.read_csv(REFERENCE.parent / "benchmarks.csv")
+    kept = pd.read_csv(KEPT / "benchmarks.csv")
     measured = kept["value"].notna() & kept["target"].notna()
     assert kept.loc[measured, "met"].notna().all() and measured.sum() > 15
     assert kept[["device", "versions", "commit"]].notna().all(axis=None)
@@ -103,6 +163,25 @@ def test_the_kept_benchmarks_say_of_each_target_whether_it_is_met():
 def test_the_readme_shows_the_kept_tables(tmp_path):
     again = tmp_path / "README.md"
     shutil.copy(ROOT / "README.md", again)
-    commands.readme(REFERENCE.parent, again)
+    commands.readme(KEPT, again)
     assert again.read_text() == (ROOT / "README.md").read_text()
     assert "lr_sampled_moclip" in again.read_text()
+
+
+def test_the_readme_says_where_nothing_is_kept(tmp_path):
+    shutil.copytree(KEPT, tmp_path / "reference", ignore=lambda *_: set(SCALES) - {"micro"})
+    shutil.copy(ROOT / "README.md", tmp_path / "README.md")
+    commands.readme(tmp_path / "reference", tmp_path / "README.md")
+    document = (tmp_path / "README.md").read_text()
+    for scale in ("smollm2", "families"):
+        section = document.split(f"<!-- table 1: {scale} -->")[1]
+        assert section.startswith(f"\n{NOT_KEPT}\n<!-- end of table 1: {scale} -->")
+
+
+def test_a_kept_scale_without_its_place_in_the_readme_is_named(tmp_path):
+    shutil.copytree(KEPT, tmp_path / "reference")
+    (tmp_path / "README.md").write_text("# no markers\n")
+    with pytest.raises(UserError, match="one pair of markers"):
+        commands.readme(tmp_path / "reference", tmp_path / "README.md")
+    with pytest.raises(UserError, match=r"no scale's table1\.csv"):
+        commands.readme(tmp_path, tmp_path / "README.md")

@@ -16,7 +16,7 @@ rule timings:
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
-        depends=setting("stage0", "stage1", "ewc", "timing", "threads"),
+        depends=setting("stage0", "stage1", "ewc", "timing", "threads", *COMPUTED),
         methods=lambda w: scale_of(w)["methods"],
         options=as_options,
     shell:
@@ -28,6 +28,7 @@ rule timings:
 rule tables:
     input:
         unpack(run_files),
+        data=rules.data.output,
     output:
         tables=expand("results/{{scale}}/{table}.csv", table=TABLES),
         provenance="results/{scale}/provenance.json",
@@ -42,7 +43,7 @@ rule tables:
         out=lambda w, output: Path(output.provenance).parent,
     shell:
         "{params.lrmoclip} tables --config {params.config} --runs {params.folders}"
-        " --timed {input.timed} --out {params.out} 2> {log}"
+        " --timed {input.timed} --data {input.data} --out {params.out} 2> {log}"
 
 
 rule forgetting_plot:

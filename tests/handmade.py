@@ -1,0 +1,104 @@
+"""Runs written by hand, as training and evaluation leave them, small enough to check on paper."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROLES = {
+    "general": {
+        # 3 of 4 are above chance: p = 4 * 0.2^3 * 0.8 + 0.2^4 = 0.0272
+        "mmlu": {"task": "micro_mmlu", "metric": "acc", "chance": 0.2},
+        "math": {"task": "micro_math", "metric": "exact_match", "chance": 0.0},
+    },
+    "domains": {"telecom": {"task": "telecom", "metric": "acc", "exact": "exact_match"}},
+}
+METHODS = ["lr_moclip", "full_ft"]
+# Outcomes by item. (telecom acc, telecom exact_match, micro_mmlu acc, micro_math exact_match)
+BASE = ([0, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0])
+FULL = {
+    1: ([1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 0]),
+    2: ([1, 0, 1, 1], [1, 0, 1, 0], [1, 0, 0, 0], [1, 0]),
+}
+REPLAYED = {
+    1: ([1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 0], [1, 0]),
+    2: ([1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [1, 1]),
+}
+MEASURED = [
+    ("telecom", "acc"),
+    ("telecom", "exact_match"),
+    ("micro_mmlu", "acc"),
+    ("micro_math", "exact_match"),
+]
+PERPLEXITY = {"task": "wikitext", "metric": "word_perplexity", "averaged": False}
+
+
+def write_run(
+    root: Path, method: str, seed: int, outcomes, *, record=None, scale="micro", domain="telecom",
+    screening=None, perplexity=None, empty=(),
+) -> Path:  # fmt: skip
+    """A run's folder; the path of its metrics.json. perplexity: of wikitext.
+    empty: outcomes of the domain's items whose gold result is empty."""
+    head = {"scale": scale, "base": "qwen3-s0", "domain": domain, "method": method}
+    folder = root / scale / domain / method / f"seed{seed}"
+    folder.mkdir(parents=True)
+    samples, rows = [], []
+    measured = list(zip(MEASURED, outcomes, strict=True))
+    if len(empty):
+        measured.append((("telecom", "execution_accuracy_empty"), empty))
+    for (benchmark, metric), values in measured:
+        key = {"benchmark": benchmark, "split": "test", "metric": metric}
+        rows.append(key | {"value": float(np.mean(values)), "n": len(values)})
+        samples += [
+            key | {"item": f"{benchmark}-{i}", "value": float(v)} for i, v in enumerate(values)
+        ]
+        rows.append(key | {"split": "validation", "value": 0.123, "n": 1})
+    if perplexity is not None:
+        key = {"benchmark": "wikitext", "split": "test", "metric": "word_perplexity"}
+        rows.append(key | {"value": perplexity, "n": 2})
+        # What a perplexity is made from; its mean says nothing.
+        samples += [key | {"item": f"page-{i}", "value": -100.0} for i in range(2)]
+    # Items pair by their hash, whatever the order they lie in.
+    pd.DataFrame(samples[:: 1 if seed % 2 else -1]).to_parquet(folder / "samples.parquet")
+    document = head | {"seed": seed, "rows": rows, "provenance": {}}
+    if screening is not None:
+        document["screening"] = screening
+    (folder / "metrics.json").write_text(json.dumps(document))
+    if record is not None:
+        (folder / "run.json").write_text(json.dumps(record))
+    return folder / "metrics.json"
+
+
+def write_study(root: Path, *, screening=None, perplexities=(None, None, None)) -> list[Path]:
+    """The base, full_ft and lr_moclip with two seeds each."""
+    before, full, replayed = perplexities
+    none = {"gold_in_set": None, "outside_mass": None}
+    sets = {"gold_in_set_eos": 1.0, "set_size_mean": 6.5, "outside_mass_start": 0.01}
+    paths = [write_run(root, "base", 0, BASE, screening=screening, perplexity=before)]
+    for seed, outcomes in FULL.items():
+        record = {"loss_spikes": seed} | none
+        paths.append(write_run(root, "full_ft", seed, outcomes, record=record, perplexity=full))
+    for seed, outcomes in REPLAYED.items():
+        own = {"gold_in_set": 0.9 + seed / 100, "outside_mass": seed / 10}
+        record = {"loss_spikes": 0} | sets | own
+        paths.append(
+            write_run(root, "lr_moclip", seed, outcomes, record=record, perplexity=replayed)
+        )
+    return paths
+
+
+def hours() -> pd.DataFrame:
+    """costs.csv of the study."""
+    rows = [
+        ("full_ft", 1, "stage1", 3.0),
+        ("full_ft", 1, "evaluation", 9.0),
+        ("full_ft", 2, "stage1", 5.0),
+        ("lr_moclip", 1, "stage0", 0.5),
+        ("lr_moclip", 1, "stage1", 2.0),
+        ("lr_moclip", 1, "probe", 9.0),
+        ("lr_moclip", 2, "stage0", 0.5),
+        ("lr_moclip", 2, "stage1", 1.0),
+    ]
+    frame = pd.DataFrame(rows, columns=["method", "seed", "stage", "device_hours"])
+    return frame.assign(scale="micro", base="qwen3-s0", domain="telecom")
