@@ -9,18 +9,19 @@ from pathlib import Path
 
 from lrmoclip.errors import UserError
 
-# Nothing is downloaded at run time, and forked tokenizers only warn.
+# Nothing is downloaded but by `fetch`, and forked tokenizers only warn.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+CONFIGS = Path("workflow/config")  # below the repository's root
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status (0, or 2 after a user's mistake)."""
-    for name, value in OFFLINE.items():
+    arguments = vars(parser().parse_args(argv))
+    run, online = arguments.pop("run"), arguments.pop("online", False)
+    for name, value in ({} if online else OFFLINE).items():
         os.environ.setdefault(name, value)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", category=FutureWarning)
-    arguments = vars(parser().parse_args(argv))
-    run = arguments.pop("run")
     try:
         run(**arguments)
     except UserError as error:
@@ -40,10 +41,21 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="lrmoclip", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="command")
 
+    fetch = _add(commands, "fetch", "download models and data sets of a scale", scale=False)
+    fetch.set_defaults(run=lambda **given: _run("fetch", True, given), online=True)
+    named = fetch.add_mutually_exclusive_group(required=True)
+    named.add_argument("--config", type=Path, help="workflow/config/*.yaml")
+    named.add_argument(
+        "--scale", dest="config", metavar="NAME", type=lambda name: CONFIGS / f"{name}.yaml",
+        help=f"short for --config {CONFIGS}/NAME.yaml",
+    )  # fmt: skip
+    _options(fetch, "cache", required=False)
+
     data = _add(commands, "data", "write the scale's data sets")
     _options(data, "out")
+    _options(data, "data-dir", required=False)
 
-    base = _add(commands, "base", "pretrain a base model")
+    base = _add(commands, "base", "pretrain, convert or copy a base model")
     _options(base, "base", "data", "out")
 
     stage0 = _add(commands, "stage0", "collect candidate sets: Stage 0")
@@ -58,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = _add(commands, "evaluate", "score checkpoints with lm-evaluation-harness")
     _options(evaluate, "base", "domain", "method", "data")
+    _options(evaluate, "base-metrics", "general-from", required=False)
     evaluate.add_argument("--models", type=Path, nargs="+", required=True)
     for command in (train, evaluate):
         command.add_argument("--seeds", type=int, nargs="+", required=True)
@@ -76,10 +89,15 @@ def parser() -> argparse.ArgumentParser:
     _options(timings, "store", "general-store", "fisher", required=False)
     timings.add_argument("--methods", nargs="+", required=True)
 
-    tables = _add(commands, "tables", "a scale's metrics, table 1, costs, savings, warnings")
+    plan = _add(commands, "plan", "predict time, memory, disk and cost of a scale")
+    _options(plan, "devices", "reference", "out")
+    plan.add_argument("--root", type=Path, help="results/<scale>, whose data are read if there")
+
+    tables = _add(commands, "tables", "a scale's tables: metrics, table 1, costs and others")
     tables.add_argument("--runs", type=Path, nargs="+", required=True)
     tables.add_argument("--timed", type=Path, nargs="+", required=True)
     _options(tables, "out")
+    _options(tables, "data", required=False)
 
     gather = _add(commands, "gather", "one table 1 of several scales", scale=False)
     gather.add_argument("--tables", type=Path, nargs="+", required=True)

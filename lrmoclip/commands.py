@@ -3,10 +3,13 @@
 Paths always come from the caller; nothing here knows the workflow's layout."""
 
 import json
+import re
 import resource
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lrmoclip import checkpoints, config, files, provenance
 from lrmoclip.batches import collate, encode
@@ -14,31 +17,67 @@ from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
 from lrmoclip.workbench import Workbench, base_fingerprint
 
+PLOT = "![Domain gain against general loss](results/reference/{scale}/forgetting.png)"
 WARNED = ["scale", "base", "domain", "method", "seed", "warning"]  # columns of warnings.csv
 
 
-def data(scale: Scale, out: Path) -> None:
-    """Write the scale's data sets."""
-    from lrmoclip.micro import world
+def fetch(scale: Scale, cache: Path | None = None) -> None:
+    """Download a scale's models and data sets from the hub and lock them; say where they are."""
+    from lrmoclip import fetching
 
-    world.write(out, scale["data"]["seed"], scale["data"]["sizes"])
+    lock = fetching.fetch(scale, cache)
+    for repo, entry in lock.repositories.items():
+        size = sum(file["size"] for file in entry["files"].values())
+        print(f"{repo} at {entry['revision']}: {len(entry['files'])} files, {size / 1e6:,.1f} MB")
+    print(f"Locked: {lock.path}")
+    if cache is not None:
+        print(f"Runs need: export HF_HUB_CACHE={Path(cache).absolute()}")
+
+
+def data(scale: Scale, out: Path, data_dir: Path | None = None) -> None:
+    """Write the scale's data sets: generated, or from a folder of published data or the hub."""
+    settings = scale["data"]
+    if settings["generator"] == "micro":
+        from lrmoclip.micro import world
+
+        return world.write(out, settings["seed"], settings["sizes"])
+    from lrmoclip import hub
+    from lrmoclip.published import sources, write
+
+    pinned = hub.snapshots(scale) if settings.get("repositories") else None
+    write.write(out, settings, sources.open_source(settings, data_dir, pinned))
 
 
 def base(scale: Scale, base: str, data: Path, out: Path) -> None:
-    """Pretrain a base model on the scale's text and save it with its tokenizer."""
+    """Save a base model with its tokenizer: pretrained on the scale's text, out of a wheel, or from
+    the hub."""
+    set_threads(scale["threads"]["pretrain"])
+    spec = scale.base(base)
+    if "wheel" in spec:
+        from lrmoclip import wheel
+
+        model, tokenizer, facts = wheel.convert(spec)
+    elif "hub" in spec:
+        from lrmoclip import hub
+
+        model, tokenizer, facts = hub.base(scale, spec)
+    else:
+        model, tokenizer, facts = _pretrained(spec, data)
+    made = provenance.stamp(config=base_fingerprint(scale, base), **facts)
+    with files.whole(out) as folder:
+        folder.mkdir()
+        checkpoints.save(folder, model, tokenizer, made)
+
+
+def _pretrained(spec: dict, data: Path):
     from lrmoclip.micro import tokenizer as words
     from lrmoclip.pretraining import new_model, pretrain
 
-    set_threads(scale["threads"]["pretrain"])
-    spec = scale.base(base)
     tokenizer = words.build(spec["vocabulary"])
     model = new_model(spec, tokenizer)
     text = encode(files.read_jsonl(Path(data) / "pretraining" / "train.jsonl"), tokenizer)
     losses = pretrain(model, text, spec)
-    made = provenance.stamp(config=base_fingerprint(scale, base), seed=spec["seed"])
-    with files.whole(out) as folder:
-        folder.mkdir()
-        checkpoints.save(folder, model, tokenizer, {**made, "last_loss": losses[-1]})
+    return model, tokenizer, {"seed": spec["seed"], "last_loss": losses[-1]}
 
 
 def stage0(bench: Workbench, out: Path) -> None:
@@ -61,7 +100,7 @@ def stage0(bench: Workbench, out: Path) -> None:
         eos_id=bench.records.eos_id,
         provenance=made,
     ) as writer:
-        collect(bench.model, bench.records, settings, writer)
+        collect(bench.model, bench.records, settings, writer, bench.precision)
     if words := is_cold(writer.statistics["gold_in_set"]):
         warnings.warn(f"{bench.domain}: {words}", stacklevel=1)
 
@@ -73,7 +112,8 @@ def fisher(bench: Workbench, out: Path) -> None:
     _ = bench.identity  # refused before the work, not after it
     set_threads(bench.scale["threads"]["train"])
     tensors = {name: value.cpu() for name, value in general_fisher(bench).items()}
-    stamp = {**bench.identity, "provenance": json.dumps(provenance.stamp())}
+    bound = {**bench.identity, "data": bench.data_hash("replay")}
+    stamp = {**bound, "provenance": json.dumps(provenance.stamp())}
     with files.whole(out) as temporary:
         save_file(tensors, temporary, metadata=stamp)
 
@@ -86,12 +126,20 @@ def general_fisher(bench: Workbench) -> dict:
 
     count = min(bench.scale["ewc"]["fisher_records"], len(bench.general))
     batches = (collate(bench.general, [i]).to(bench.model.device) for i in range(count))
-    return fisher_diagonal(bench.model, batches, torch.Generator().manual_seed(0))
+    dice = torch.Generator().manual_seed(0)
+    return fisher_diagonal(bench.model, batches, dice, bench.precision)
 
 
 def train(bench: Workbench, method: str, seeds: list[int], outs: list[Path]) -> None:
-    """Train one method with each seed; write model/, training.csv and run.json into its folder."""
+    """Train one method with each seed; write model/, training.csv and run.json into its folder.
+
+    As one of several processes of a torchrun, train one shard of each. A run that died goes on from
+    its last checkpoint, kept beside its folder until the run is whole.
+    """
+    from lrmoclip import sharding
+
     _check_numbers(seeds=seeds, outs=outs)
+    sharding.join()
     bench.check(method)
     set_threads(bench.scale["threads"]["train"])
     for seed, out in zip(seeds, outs, strict=True):
@@ -101,18 +149,21 @@ def train(bench: Workbench, method: str, seeds: list[int], outs: list[Path]) -> 
 def _train(bench: Workbench, method: str, seed: int, out: Path) -> None:
     import pandas as pd
 
+    from lrmoclip.resume import Checkpoint
     from lrmoclip.summary import run_summary
     from lrmoclip.training import train as train_run
 
     start, scale = time.perf_counter(), bench.scale
     lr = scale.learning_rate(bench.base, bench.domain, method)
+    bound = bench.bound(method, lr, seed)
+    every = scale["stage1"].get("checkpoint_steps")
+    checkpoint = Checkpoint(out.with_name(f".{out.name}.resume"), bound, every)
     run = bench.run(method, lr, seed)
-    log = train_run(run, bench.probe(method))
-    made = provenance.stamp(
-        config=config.fingerprint([scale["stage1"], scale.method(method), lr]),
-        seed=seed,
-        **bench.identity,
-    )
+    log = train_run(run, bench.probe(method), checkpoint)
+    model = run.merged()
+    if run.rank > 0:
+        return
+    made = provenance.stamp(**bound)
     summary = run_summary(log, bench.source(method), scale["stage1"])
     for message in summary["warnings"]:
         warnings.warn(f"{bench.domain}, {method}, seed {seed}: {message}", stacklevel=1)
@@ -123,40 +174,77 @@ def _train(bench: Workbench, method: str, seed: int, out: Path) -> None:
     }  # fmt: skip
     with files.whole(out) as folder:
         (folder / "model").mkdir(parents=True)
-        checkpoints.save(folder / "model", run.merged(), bench.tokenizer, made)
+        checkpoints.save(folder / "model", model, bench.tokenizer, made)
         files.write_text(folder / "training.csv", pd.DataFrame(log).to_csv(index=False))
         files.write_json(folder / "run.json", record)
+    checkpoint.remove()
 
 
 def evaluate(
     scale: Scale, base: str, domain: str, method: str, data: Path, models: list[Path],
-    outs: list[Path], seeds: list[int],
+    outs: list[Path], seeds: list[int], base_metrics: Path | None = None,
+    general_from: Path | None = None,
 ) -> None:  # fmt: skip
     """Score checkpoints of one method in one process; write metrics.json and samples.parquet into
-    the folder of each seed."""
+    the folder of each seed.
+
+    The base's metrics.json also says on which general benchmarks it is above chance. base_metrics:
+    that file, for a method that is to be scored on those alone. general_from: metrics.json of the
+    same base with another domain, whose general scores are taken over.
+    """
     import pandas as pd
 
+    from lrmoclip import screening
     from lrmoclip.evaluation import Evaluator
-    from lrmoclip.tasks import load_tasks
 
     _check_numbers(models=models, outs=outs, seeds=seeds)
     set_threads(scale["threads"]["evaluate"])
-    settings = scale["evaluation"]
-    benchmarks = [*scale["general"].values(), scale.domain(domain)]
-    tasks = load_tasks(benchmarks, data, "test", settings)
-    evaluator = Evaluator(tasks, "test", settings["batch_size"])
+    facts = screening.manifest(data)
+    general = screening.with_data(scale["general"], facts, "test")
+    if base_metrics is not None:
+        known = files.read_json(base_metrics).get("screening", {})
+        general = screening.worth_scoring(general, known)
+    taken, taken_items = _general_scores(general_from, base, general)
+    benchmarks = [*general.values(), scale.domain(domain)]
+    scored = benchmarks[-1:] if taken else benchmarks
+    evaluator = Evaluator.of(scale, scored, data, "test")
     for checkpoint, out, seed in zip(models, outs, seeds, strict=True):
         start = time.perf_counter()
-        model = checkpoints.load_model(checkpoint)
-        scores, items = evaluator(model, checkpoints.load_tokenizer(checkpoint))
+        scores, items = evaluator.checkpoint(checkpoint)
+        scores, items = taken + scores, taken_items + items
         record = {
             "scale": scale.name, "base": base, "domain": domain, "method": method, "seed": seed,
             "rows": scores, "wall_s": time.perf_counter() - start,
-            "provenance": provenance.stamp(config=config.fingerprint([benchmarks, settings])),
+            "provenance": provenance.stamp(
+                config=config.fingerprint([benchmarks, scale["evaluation"]])
+            ),
         }  # fmt: skip
+        if method == "base":
+            record["screening"] = screening.screen(scores, scale["general"], facts)
         with files.whole(Path(out) / "samples.parquet") as temporary:
             pd.DataFrame(items).to_parquet(temporary, index=False)
         files.write_json(Path(out) / "metrics.json", record)
+
+
+def _general_scores(
+    path: Path | None, base: str, general: dict[str, dict]
+) -> tuple[list[dict], list[dict]]:
+    """Rows and items of the general benchmarks in another metrics.json of the same base."""
+    import pandas as pd
+
+    if path is None:
+        return [], []
+    record = files.read_json(path)
+    if (record["base"], record["method"]) != (base, "base"):
+        raise UserError(
+            f"{path}: not of the base {base}", "Name its metrics.json of another domain"
+        )
+    items = pd.read_parquet(Path(path).with_name("samples.parquet")).to_dict("records")
+    tasks = {benchmark["task"] for benchmark in general.values()}
+    rows, items = (
+        [r for r in found if r["benchmark"] in tasks] for found in (record["rows"], items)
+    )
+    return rows, items
 
 
 def tune(bench: Workbench, method: str, out: Path) -> None:
@@ -191,16 +279,65 @@ def timings(bench: Workbench, methods: list[str], out: Path) -> None:
     files.write_json(out, costs.timings(bench, methods, bench.scale["timing"]["rounds"]))
 
 
-def tables(scale: Scale, runs: list[Path], timed: list[Path], out: Path) -> None:
-    """Write metrics.csv, table1.csv, costs.csv, savings.csv, warnings.csv and provenance.json of
-    one scale.
+def plan(scale: Scale, devices: Path, reference: Path, out: Path, root: Path | None = None) -> None:
+    """Write plan.csv, what every rule of the scale will take, and beside it plan_check.csv, how far
+    such a plan is from what is kept of scales that were run; print both in a few lines.
+
+    devices: their file. reference: the folder with the kept tables of each scale. root: the folder
+    of the scale's results, whose data and base are read where they are there.
+    """
+    import pandas as pd
+
+    from lrmoclip import devices as stated
+    from lrmoclip import plan as library
+    from lrmoclip import plan_check
+
+    known = stated.load(devices)
+    chosen = [d for d in known.values() if d.cuda == ("gpus" in scale.settings)]
+    with _workload(scale, root) as work:
+        planned = library.plan(work, chosen)
+    checks = []
+    for name in plan_check.kept_scales(reference):
+        if other := plan_check.scale_of(scale, name):
+            with _workload(other, Path(root).parent / name if root else None) as work:
+                checks.append(plan_check.check(work, reference, known))
+    checked = pd.concat(checks, ignore_index=True)
+    files.write_text(Path(out).with_name("plan_check.csv"), checked.to_csv(index=False))
+    files.write_text(out, planned.to_csv(index=False))
+    print(library.summary(planned))
+    print(plan_check.summary(checked))
+    if "smollm2" not in set(checked["scale"]):
+        print("No results of smollm2 are kept: checked against micro alone.")
+
+
+@contextmanager
+def _workload(scale: Scale, root: Path | None):
+    """What the scale's jobs work on; data that a moment makes are made where they are missing."""
+    from lrmoclip.workload import Workload
+
+    if scale["data"]["generator"] != "micro" or (root and (Path(root) / "data").exists()):
+        yield Workload(scale, root)
+        return
+    with TemporaryDirectory() as folder:
+        data(scale, Path(folder) / "data")
+        yield Workload(scale, Path(folder))
+
+
+def tables(
+    scale: Scale, runs: list[Path], timed: list[Path], out: Path, data: Path | None = None
+) -> None:
+    """Write the tables of one scale (metrics, table1, general, regimes, costs, savings, warnings,
+    each a .csv) and provenance.json.
 
     runs: folders with metrics.json and, but for the base, run.json. timed: files of `timings`.
+    data: the scale's data folder; without it, table 1 has no training records and no chance.
     """
     import pandas as pd
 
     from lrmoclip import costs
-    from lrmoclip.tables import metrics_table, table1, to_csv
+    from lrmoclip.general import general
+    from lrmoclip.runs import load, metrics_table
+    from lrmoclip.tables import data_sizes, regimes, table1, to_csv
 
     by_domain = {(t["base"], t["domain"]): t for t in map(files.read_json, timed)}
     cost_rows, savings, warned = [], {}, []
@@ -219,9 +356,13 @@ def tables(scale: Scale, runs: list[Path], timed: list[Path], out: Path) -> None
         warned += [{k: run[k] for k in WARNED[:-1]} | {"warning": w} for w in run["warnings"]]
     metrics = [Path(folder) / "metrics.json" for folder in runs]
     cost_table = pd.DataFrame(cost_rows)
-    scores = table1(metrics, cost_table, scale.settings, scale["methods"])
+    loaded = load(metrics, scale.settings)
+    sizes = data_sizes(data, {run.key[2] for run in loaded}) if data else None
+    scores = table1(loaded, cost_table, scale.settings, scale["methods"], sizes)
     out = Path(out)
     files.write_text(out / "metrics.csv", to_csv(metrics_table(metrics)))
+    files.write_text(out / "general.csv", to_csv(general(loaded, scale.settings)))
+    files.write_text(out / "regimes.csv", to_csv(regimes(loaded)))
     files.write_text(out / "costs.csv", cost_table.to_csv(index=False))
     saved = pd.DataFrame(savings.values(), columns=costs.SAVINGS)
     files.write_text(out / "savings.csv", saved.to_csv(index=False))
@@ -267,30 +408,46 @@ def scaling(table: Path, out: Path) -> None:
 
 
 def show(results: Path) -> None:
-    """Print table1.csv of the results folder and each scale's savings, and say where files are."""
-    from lrmoclip import tables as library
+    """Print the tables of each scale in table1.csv of the results folder, and say where files
+    are."""
+    from lrmoclip import render
+    from lrmoclip.tables import read
 
-    table = library.read(Path(results) / "table1.csv")
-    print(library.show(table))
-    for scale in table["scale"].unique():
+    for scale in read(Path(results) / "table1.csv")["scale"].unique():
         folder = Path(results) / scale
-        print(library.savings(library.read(folder / "savings.csv")))
-        print(library.warnings(library.read(folder / "warnings.csv")))
-        print(f"Files: {folder}/{{table1,metrics,costs,savings,warnings}}.csv, {folder}/figures/")
+        print(render.report(folder))
+        print(render.regimes(read(folder / "regimes.csv")))
+        print(render.warnings(read(folder / "warnings.csv")))
+        print(f"Files: {folder}/*.csv, {folder}/figures/")
 
 
 def readme(reference: Path, into: Path) -> None:
-    """Write the kept table 1 with its savings and the kept benchmarks as Markdown between their
-    markers in the file `into`."""
-    from lrmoclip import tables as library
-    from lrmoclip.benchmarks.report import markdown
+    """Write what is kept as Markdown between its markers in the file `into`: the tables of every
+    scale (a scale with markers and nothing kept says so), the regimes of all, the benchmarks."""
+    import pandas as pd
 
-    micro = Path(reference) / "micro"
-    table = library.markdown(library.read(micro / "table1.csv"))
-    saved = library.savings(library.read(micro / "savings.csv"), "github")
-    kept = sorted(Path(reference).glob("benchmarks*.csv"))  # one a device
-    measured = "\n".join(markdown(library.read(path)) for path in kept)
-    document = _between(files.read_text(into), "table 1", f"{table}\n{saved}", into)
+    from lrmoclip import render
+    from lrmoclip.benchmarks.report import markdown
+    from lrmoclip.tables import read
+
+    reference, document = Path(reference), files.read_text(into)
+    kept = sorted(path.parent.name for path in reference.glob("*/table1.csv"))
+    if not kept:
+        raise UserError(f"{reference}: no scale's table1.csv", "Name results/reference")
+    marked = re.findall(r"^<!-- table 1: (\w+) -->$", document, re.MULTILINE)
+    scales = dict.fromkeys(marked + kept)
+    for scale in scales:
+        text = f"{render.NOT_KEPT}\n"
+        if scale in kept:
+            text = render.report(reference / scale, render.MARKDOWN)
+        if (reference / scale / "forgetting.png").exists():
+            text += f"\n{PLOT.format(scale=scale)}\n"
+        document = _between(document, f"table 1: {scale}", text, into)
+    found = (read(reference / scale / "regimes.csv") for scale in scales if scale in kept)
+    regimes = pd.concat(found, ignore_index=True)
+    document = _between(document, "regimes", render.regimes(regimes, render.MARKDOWN), into)
+    devices = sorted(reference.glob("benchmarks*.csv"))  # one a device
+    measured = "\n".join(markdown(read(path)) for path in devices)
     files.write_text(into, _between(document, "benchmarks", measured, into))
 
 

@@ -16,7 +16,6 @@ import yaml
 from lrmoclip import files
 from lrmoclip.errors import UserError
 
-
 # What `--config` may say.
 CHOICES = ("scales", "methods", "seeds", "domains", "data_dir")
 

@@ -156,7 +156,10 @@ def test_a_list_of_methods_is_not_a_scale():
         ({"scales": "micr"}, ["scales", "'micr'", "Known: ", "micro"]),
         ({"scales": "micro,none.yaml"}, ["scales", "'none.yaml'", "Known: ", "micro"]),
         ({"scales": "methods"}, ["methods"]),
-        ({"scale": "micro"}, ["unknown key scale", "Allowed keys: scales, methods, seeds, domains, data_dir"]),
+        (
+            {"scale": "micro"},
+            ["unknown key scale", "Allowed keys: scales, methods, seeds, domains, data_dir"],
+        ),
         ({"methods": "full_ft,magic"}, ["'magic'", "Known methods:"]),
         ({"methods": ""}, ["methods"]),
         ({"methods": "full_ft,full_ft"}, ["methods", "full_ft"]),

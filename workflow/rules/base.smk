@@ -35,7 +35,7 @@ rule fisher:
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
-        depends=setting("ewc"),
+        depends=setting("ewc", *COMPUTED),
     shell:
         "{params.lrmoclip} fisher --config {params.config} --base {wildcards.base}"
         " --checkpoint {input.base} --data {input.data} --out {output} 2> {log}"

@@ -7,9 +7,11 @@ from lrmoclip import config as configs
 from lrmoclip.errors import UserError
 
 CONFIGS = Path(workflow.basedir) / "workflow" / "config"
-TABLES = ["metrics", "table1", "costs", "savings", "warnings"]
+TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
 # A run's folder; `expand` fills in its seed.
 RUN = "results/{{scale}}/{{base}}/{{domain}}/{{method}}/seed{seed}"
+# Settings that every forward pass depends on.
+COMPUTED = ("precision", "prompting")
 LRMOCLIP = f"{sys.executable} -m lrmoclip"
 
 
@@ -51,7 +53,7 @@ def setting(*keys):
     """A rule's parameter that reruns it when this part of the config changes."""
 
     def value(wildcards):
-        return configs.fingerprint([scale_of(wildcards)[key] for key in keys])
+        return configs.fingerprint([scale_of(wildcards).settings.get(key) for key in keys])
 
     return value
 
@@ -59,6 +61,20 @@ def setting(*keys):
 def point(wildcards):
     """A rule's parameter that reruns it when the method's point changes."""
     return configs.fingerprint(scale_of(wildcards).method(wildcards.method))
+
+
+def benchmarks_of(wildcards):
+    """A rule's parameter that reruns it when what it scores, or how, changes."""
+    scale = scale_of(wildcards)
+    parts = [scale.settings.get(key) for key in ("evaluation", "general", *COMPUTED)]
+    return configs.fingerprint([*parts, scale.domain(wildcards.domain)])
+
+
+def general_scores(wildcards):
+    """The base's general scores are the same for every domain: the first domain's are taken over."""
+    first = next(iter(scale_of(wildcards)["domains"]))
+    path = f"results/{wildcards.scale}/{wildcards.base}/{first}/base/seed0/metrics.json"
+    return {} if wildcards.domain == first else {"general": [path]}
 
 
 def sets_of(wildcards):

@@ -7,6 +7,7 @@ for scale, seeds in seed_groups():
         input:
             data=rules.data.output,
             models=expand(f"{RUN}/model", seed=seeds),
+            base="results/{scale}/{base}/{domain}/base/seed0/metrics.json",
         output:
             metrics=expand(f"{RUN}/metrics.json", seed=seeds),
             samples=expand(f"{RUN}/samples.parquet", seed=seeds),
@@ -23,18 +24,21 @@ for scale, seeds in seed_groups():
         params:
             lrmoclip=LRMOCLIP,
             config=config_of,
-            depends=setting("evaluation", "general", "domains"),
+            depends=benchmarks_of,
             seeds=seeds,
             outs=lambda w, output: [Path(path).parent for path in output.metrics],
         shell:
             "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"
             " --domain {wildcards.domain} --method {wildcards.method} --data {input.data}"
-            " --seeds {params.seeds} --models {input.models} --outs {params.outs} 2> {log}"
+            " --seeds {params.seeds} --models {input.models} --outs {params.outs}"
+            " --base-metrics {input.base} 2> {log}"
 
 
-# The base model is a method without training, its seed is 0.
+# The base model is a method without training, its seed is 0. It is scored on all benchmarks, and
+# says on which of them a method is worth scoring.
 rule evaluate_base:
     input:
+        unpack(general_scores),
         data=rules.data.output,
         model=rules.base.output,
     output:
@@ -50,9 +54,12 @@ rule evaluate_base:
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
-        depends=setting("evaluation", "general", "domains"),
+        depends=benchmarks_of,
         out=lambda w, output: Path(output.metrics).parent,
+        options=lambda w, input: " ".join(
+            f"--general-from {path}" for path in input.get("general", [])
+        ),
     shell:
         "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"
         " --domain {wildcards.domain} --method base --data {input.data}"
-        " --seeds 0 --models {input.model} --outs {params.out} 2> {log}"
+        " --seeds 0 --models {input.model} --outs {params.out} {params.options} 2> {log}"

@@ -14,7 +14,7 @@ rule stage0:
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
-        depends=setting("stage0"),
+        depends=setting("stage0", *COMPUTED),
     shell:
         "{params.lrmoclip} stage0 --config {params.config} --base {wildcards.base}"
         " --domain {wildcards.domain} --checkpoint {input.base} --data {input.data}"

@@ -25,7 +25,7 @@ for scale, seeds in seed_groups():
         params:
             lrmoclip=LRMOCLIP,
             config=config_of,
-            depends=setting("stage1"),
+            depends=setting("stage1", *COMPUTED),
             point=point,
             lr=learning_rate,
             options=as_options,

@@ -16,7 +16,7 @@ rule tune:
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
-        depends=setting("stage1", "tuning", "evaluation", "general", "domains"),
+        depends=setting("stage1", "tuning", "evaluation", "general", *COMPUTED),
         point=point,
         options=as_options,
     shell:

@@ -1,0 +1,21 @@
+# Before anything is submitted; needs neither data nor a base, and goes by them where they are there.
+rule plan:
+    input:
+        devices="workflow/config/devices.yaml",
+        kept=lambda w: sorted(str(path) for path in Path("results/reference").glob("*/costs.csv")),
+        data=lambda w: [path for path in [f"results/{w.scale}/data"] if Path(path).exists()],
+    output:
+        plan="results/{scale}/plan.csv",
+        check="results/{scale}/plan_check.csv",
+    log:
+        "results/{scale}/logs/plan.log",
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        lrmoclip=LRMOCLIP,
+        config=config_of,
+        depends=lambda w: configs.fingerprint([scale_of(w).settings, scale_of(w).methods]),
+        root=lambda w, output: Path(output.plan).parent,
+    shell:
+        "{params.lrmoclip} plan --config {params.config} --devices {input.devices}"
+        " --reference results/reference --root {params.root} --out {output.plan} 2> {log}"
