@@ -180,6 +180,23 @@ def test_a_mistake_on_the_command_line_is_named(chosen, words):
     assert all(word in message for word in words), message
 
 
+def test_optional_domains_run_only_where_they_are_named():
+    def domains(chosen: dict) -> list[str]:
+        [scale] = config.load_chosen(SHIPPED, {"scales": "smollm2", **chosen}).values()
+        return list(scale["domains"])
+
+    assert domains({}) == ["telecom", "nl2sql"]
+    assert domains({"domains": "sqleval,telecom"}) == ["sqleval", "telecom"]
+
+
+def test_every_shipped_scale_is_known_and_valid():
+    names = config.known(SHIPPED)
+    assert names == ["families", "micro", "paper", "smollm2"]
+    for name in names:
+        [scale] = config.load_chosen(SHIPPED, {"scales": name, "data_dir": "anywhere"}).values()
+        assert scale.name == name and scale["methods"]
+
+
 def test_base_is_not_offered_as_a_method_that_can_be_chosen():
     with pytest.raises(UserError) as raised:
         config.load_chosen(SHIPPED, {"methods": "base"})

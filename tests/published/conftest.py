@@ -30,12 +30,13 @@ def put(folder: Path, name: str, records: list[dict]) -> None:
 
 
 def teleqna(number: int) -> dict:
-    """A question with four options; every tenth has two, which flags it."""
-    options = [f"{number} by {way}" for way in ("polling", "paging", "hopping", "sounding")]
+    """A question with four options or five; every tenth has two, which flags it."""
+    ways = ("polling", "paging", "hopping", "sounding", "turning")
+    options = [f"{number} by {way}" for way in ways]
     return {
         "id": f"teleqna-{number:05d}",
         "question": f"How is beam {number} found? [3GPP Release {14 + number % 5}]",
-        "choices": options[: 2 if number % 10 == 9 else 4],
+        "choices": options[: {9: 2, 5: 5}.get(number % 10, 4)],
         "answer": number % 2,
         "explanation": "",
         "category": CATEGORIES[number % 3],

@@ -159,6 +159,16 @@ def test_leaking_records_are_removed_counted_and_named():
     ]
 
 
+def test_validation_items_are_compared_too():
+    trained = {"telecom": domain([record("a", "Why?"), record("b", "How?")], [])}
+    trained["telecom"].splits["validation"] = [record("v", "why")]
+
+    _, items = remove_leaks(trained, {}, ngram=13, limit=0.0)
+
+    assert [r["id"] for r in trained["telecom"].splits["train"]] == ["b"]
+    assert items == {"telecom/validation": {"text": 1}}
+
+
 def test_general_benchmarks_are_compared_too():
     trained = {"telecom": domain([record("a", SENTENCE), record("b", "Why?")], [])}
     benchmarks = {"mmlu": {"test": [{"id": "m", "question": SENTENCE.upper(), "answer": 0}]}}

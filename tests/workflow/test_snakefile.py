@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-TABLES = ["metrics", "table1", "costs", "savings", "warnings"]
+TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
 RUNS = "results/tiny/qwen3-s0"
 
 
