@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: reproduce smollm2 benchmarks test lint keep lock clean
+.PHONY: reproduce smollm2 benchmarks test lint keep keep-benchmarks lock clean
 
 reproduce: $(READY)
 	$(RUN) lrmoclip.reproduce
@@ -33,12 +33,17 @@ $(READY): envs/requirements.lock pyproject.toml
 	@$(RUN) pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Keep what `make reproduce benchmarks` made as the reference, and show it in the README. Those of
-# another device go beside ours: make keep BENCHMARKS=benchmarks-<device>
+# Keep what was made as the reference, and show it in the README: the tables of a scale (make keep
+# SCALE=smollm2), or the benchmarks, those of another device beside ours (BENCHMARKS=benchmarks-<device>).
 KEPT := results/reference
+SCALE ?= micro
 BENCHMARKS ?= benchmarks
 keep: $(READY)
-	cp results/micro/*.csv results/micro/provenance.json results/micro/figures/forgetting.* $(KEPT)/micro
+	mkdir -p $(KEPT)/$(SCALE)
+	cp results/$(SCALE)/*.csv results/$(SCALE)/provenance.json results/$(SCALE)/figures/forgetting.* $(KEPT)/$(SCALE)
+	$(RUN) lrmoclip readme --reference $(KEPT) --into README.md
+
+keep-benchmarks: $(READY)
 	cp results/benchmarks.csv $(KEPT)/$(BENCHMARKS).csv
 	cp results/figures/scaling.png $(KEPT)/$(BENCHMARKS).png
 	cp results/figures/scaling.svg $(KEPT)/$(BENCHMARKS).svg

@@ -7,6 +7,7 @@ import re
 import resource
 import time
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -279,29 +280,46 @@ def timings(bench: Workbench, methods: list[str], out: Path) -> None:
     files.write_json(out, costs.timings(bench, methods, bench.scale["timing"]["rounds"]))
 
 
-def plan(scale: Scale, devices: Path, reference: Path, out: Path, root: Path | None = None) -> None:
+def plan(
+    scale: Scale,
+    devices: Path,
+    reference: Path,
+    out: Path,
+    root: Path | None = None,
+    methods: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> None:
     """Write plan.csv, what every rule of the scale will take, and beside it plan_check.csv, how far
     such a plan is from what is kept of scales that were run; print both in a few lines.
 
-    devices: their file. reference: the folder with the kept tables of each scale. root: the folder
-    of the scale's results, whose data and base are read where they are there.
+    devices: their file, beside the configs of kept scales. reference: the folder with the kept
+    tables of each scale. root: the folder of the scale's results, whose data and base are read
+    where they are there. methods, seeds: instead of the scale's lists.
     """
+    from dataclasses import replace
+
     import pandas as pd
 
     from lrmoclip import devices as stated
     from lrmoclip import plan as library
     from lrmoclip import plan_check
 
+    lists = {"methods": methods, "seeds": seeds}
+    given = {key: values for key, values in lists.items() if values}
+    scale = replace(scale, settings={**scale.settings, **given})
     known = stated.load(devices)
     chosen = [d for d in known.values() if d.cuda == ("gpus" in scale.settings)]
     with _workload(scale, root) as work:
         planned = library.plan(work, chosen)
     checks = []
     for name in plan_check.kept_scales(reference):
-        if other := plan_check.scale_of(scale, name):
+        path = Path(devices).with_name(f"{name}.yaml")
+        other = scale if name == scale.name else config.load(path) if path.exists() else None
+        if other is not None:
             with _workload(other, Path(root).parent / name if root else None) as work:
                 checks.append(plan_check.check(work, reference, known))
-    checked = pd.concat(checks, ignore_index=True)
+    none = [pd.DataFrame(columns=plan_check.CHECK)]
+    checked = pd.concat(checks or none, ignore_index=True)
     files.write_text(Path(out).with_name("plan_check.csv"), checked.to_csv(index=False))
     files.write_text(out, planned.to_csv(index=False))
     print(library.summary(planned))
@@ -340,11 +358,11 @@ def tables(
     from lrmoclip.tables import data_sizes, regimes, table1, to_csv
 
     by_domain = {(t["base"], t["domain"]): t for t in map(files.read_json, timed)}
+    trained = [Path(folder) for folder in runs if (Path(folder) / "run.json").exists()]
+    records = [files.read_json(folder / "run.json") for folder in trained]
+    seeds = Counter((run["base"], run["domain"], run["method"]) for run in records)
     cost_rows, savings, warned = [], {}, []
-    for folder in map(Path, runs):
-        if not (folder / "run.json").exists():
-            continue
-        run = files.read_json(folder / "run.json")
+    for folder, run in zip(trained, records, strict=True):
         method = scale.method(run["method"])
         times = by_domain[run["base"], run["domain"]]
         evaluation_s = files.read_json(folder / "metrics.json")["wall_s"]
@@ -352,7 +370,7 @@ def tables(
         if "full_ft" in times["step_s"]:
             key = (run["base"], run["domain"], run["method"])
             full = scale.method("full_ft")
-            savings[key] = costs.saving_row(run, method, full, times, len(scale["seeds"]))
+            savings[key] = costs.saving_row(run, method, full, times, seeds[key])
         warned += [{k: run[k] for k in WARNED[:-1]} | {"warning": w} for w in run["warnings"]]
     metrics = [Path(folder) / "metrics.json" for folder in runs]
     cost_table = pd.DataFrame(cost_rows)
@@ -368,7 +386,9 @@ def tables(
     files.write_text(out / "savings.csv", saved.to_csv(index=False))
     files.write_text(out / "warnings.csv", pd.DataFrame(warned, columns=WARNED).to_csv(index=False))
     made = provenance.stamp(
-        config=config.fingerprint([scale.settings, scale.methods]), seeds=scale["seeds"]
+        config=config.fingerprint([scale.settings, scale.methods]),
+        seeds=sorted({run["seed"] for run in records}),
+        commits_of_runs=sorted({run["provenance"]["commit"] for run in records}),
     )
     files.write_json(out / "provenance.json", made)
     files.write_text(out / "table1.csv", to_csv(scores))

@@ -101,17 +101,27 @@ class SharedContextLM(HFLM):
             for (_, number, _), answer in zip(asked, self._score(last, rows, firsts), strict=True)
         }
         longer = [(row, number, tokens) for row, number, tokens in asked if len(tokens) > 1]
-        if longer:
-            past = past.select([row for row, _, _ in longer])
-            hidden, _ = self._read(past, [tokens[:-1] for _, _, tokens in longer])
-            supervised = [(i, j) for i, (_, _, t) in enumerate(longer) for j in range(len(t) - 1)]
-            where = torch.tensor(supervised).T  # (2, positions)
-            targets = [token for _, _, tokens in longer for token in tokens[1:]]
-            scored = iter(self._score(hidden[where[0], where[1]], range(len(targets)), targets))
-            for _, number, tokens in longer:
-                found[number] += [next(scored) for _ in tokens[1:]]
+        longer.sort(key=lambda entry: len(entry[2]))  # similar lengths together: little padding
+        for start in range(0, len(longer), self.batch_size):
+            part = longer[start : start + self.batch_size]
+            for number, answers in self._continued(past, part):
+                found[number] += answers
         for number, parts in found.items():
             yield number, (sum(logp for logp, _ in parts), all(greedy for _, greedy in parts))
+
+    def _continued(
+        self, past: Past, asked: list[tuple[int, int, Tokens]]
+    ) -> Iterator[tuple[int, list[tuple[float, bool]]]]:
+        """What follows the first token of each of (row of past, number, tokens)."""
+        hidden, _ = self._read(
+            past.select([row for row, _, _ in asked]), [tokens[:-1] for _, _, tokens in asked]
+        )
+        supervised = [(i, j) for i, (_, _, t) in enumerate(asked) for j in range(len(t) - 1)]
+        where = torch.tensor(supervised).T  # (2, positions)
+        targets = [token for _, _, tokens in asked for token in tokens[1:]]
+        scored = iter(self._score(hidden[where[0], where[1]], range(len(targets)), targets))
+        for _, number, tokens in asked:
+            yield number, [next(scored) for _ in tokens[1:]]
 
     def _read(self, past: Past, rows: list[Tokens]) -> tuple[Tensor, Past]:
         """The body's output (B, T, d) for the next tokens of each sequence, padded on the right."""
