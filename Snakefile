@@ -9,6 +9,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tuning.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/benchmarks.smk"
+include: "workflow/rules/plan.smk"
 
 
 rule all:

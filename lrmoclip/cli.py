@@ -92,6 +92,8 @@ def parser() -> argparse.ArgumentParser:
     plan = _add(commands, "plan", "predict time, memory, disk and cost of a scale")
     _options(plan, "devices", "reference", "out")
     plan.add_argument("--root", type=Path, help="results/<scale>, whose data are read if there")
+    plan.add_argument("--methods", nargs="+", help="instead of the scale's")
+    plan.add_argument("--seeds", type=int, nargs="+", help="instead of the scale's")
 
     tables = _add(commands, "tables", "a scale's tables: metrics, table 1, costs and others")
     tables.add_argument("--runs", type=Path, nargs="+", required=True)

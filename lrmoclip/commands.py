@@ -83,11 +83,13 @@ def _pretrained(spec: dict, data: Path):
 
 def stage0(bench: Workbench, out: Path) -> None:
     """Write the candidate store of the bench's training records; goes on where it was killed."""
+    from lrmoclip.plan import refuse_if_too_large
     from lrmoclip.stage0 import collect, is_cold
     from lrmoclip.store import StoreWriter
 
     settings = bench.scale["stage0"]
     bound = {**bench.identity, "data": bench.data_hash(bench.domain)}
+    refuse_if_too_large(bench)
     set_threads(bench.scale["threads"]["train"])
     weight = bench.model.get_output_embeddings().weight
     made = provenance.stamp(
@@ -138,10 +140,12 @@ def train(bench: Workbench, method: str, seeds: list[int], outs: list[Path]) -> 
     its last checkpoint, kept beside its folder until the run is whole.
     """
     from lrmoclip import sharding
+    from lrmoclip.plan import refuse_if_too_large
 
     _check_numbers(seeds=seeds, outs=outs)
     sharding.join()
     bench.check(method)
+    refuse_if_too_large(bench, method)
     set_threads(bench.scale["threads"]["train"])
     for seed, out in zip(seeds, outs, strict=True):
         _train(bench, method, seed, Path(out))
@@ -303,6 +307,7 @@ def plan(
     from lrmoclip import devices as stated
     from lrmoclip import plan as library
     from lrmoclip import plan_check
+    from lrmoclip.tables import to_csv
 
     lists = {"methods": methods, "seeds": seeds}
     given = {key: values for key, values in lists.items() if values}
@@ -320,7 +325,9 @@ def plan(
                 checks.append(plan_check.check(work, reference, known))
     none = [pd.DataFrame(columns=plan_check.CHECK)]
     checked = pd.concat(checks or none, ignore_index=True)
+    predicted = library.predicted_table1(scale, planned)
     files.write_text(Path(out).with_name("plan_check.csv"), checked.to_csv(index=False))
+    files.write_text(Path(out).with_name("predicted_table1.csv"), to_csv(predicted))
     files.write_text(out, planned.to_csv(index=False))
     print(library.summary(planned))
     print(plan_check.summary(checked))

@@ -32,6 +32,7 @@ FORWARD = 1 / 3  # of the operations of a layer, forward and backward
 STORE_FIXED, STORE_VALUE = 9.6, 1.48  # bytes a position, and a candidate beside its id: likewise
 LORA_LAUNCHES = 2  # each projection is three
 EVALUATED = 3.0  # times the mean answer, until the last of a batch has stopped
+ITEM_S = 1.2e-3  # lm-eval's own work on an item: fitted to the micro scale's evaluations
 SERVED = 256  # sequences at a time under vLLM
 SCORED, PROJECTED = 2**14, 512  # tokens a batch and positions projected at a time (`likelihood`)
 SAMPLE = 200  # bytes of samples.parquet an item
@@ -132,7 +133,7 @@ class Jobs:
         logits = 0 if config.needs_sets(method) else self.shape.vocabulary
         moved = LOSS * FLOAT * part.records * part.supervised * logits
         moved += self._cast_bytes * (2 if setting.checkpointing else 1)
-        return flops / self._rate("train") + launches + moved / self.device.bandwidth
+        return self._both(flops / self._rate("train"), launches) + moved / self.device.bandwidth
 
     def train(self, method: dict, domain: str, **changes) -> Need:
         """One run: Stage 1 with its probes."""
@@ -144,19 +145,24 @@ class Jobs:
         seconds += probes * self._forward_seconds(load, records, records, self.gpus)
         return Need(seconds, self.training_memory(method, domain, **changes), self.weights)
 
-    def stage0(self, name: str, size: int | None = None) -> Need:
-        """Candidate sets of a domain, or of `replay`, `size` records (the scale's) a pass."""
+    def stage0(self, name: str) -> Need:
+        """Candidate sets of a domain, or of `replay`."""
         load, settings = self.work.training(name), self.scale["stage0"]
-        size = size or settings["batch_size"]
+        size = settings["batch_size"]
         positions = load.records * load.supervised
         ids = math.log2(self.shape.vocabulary) / 8 + STORE_VALUE
         seconds = self._forward_seconds(load, load.records, size)
         seconds += SELECTION * FLOAT * positions * self.shape.vocabulary / self.device.bandwidth
-        size = min(size, load.records)
-        rows = min(size * load.most_supervised, max(1, CHUNK // self.shape.vocabulary))
-        memory = forward_memory(self.shape, size * load.longest, rows, self.precision, SELECTED)
         kept = self.work.stated(name).get("set_size", settings["k_max"])
-        return Need(seconds, memory, positions * (STORE_FIXED + ids * kept))
+        disk = positions * (STORE_FIXED + ids * kept)
+        return Need(seconds, self.stage0_memory(name, size), disk)
+
+    def stage0_memory(self, name: str, size: int | None = None) -> float:
+        """Peak bytes of Stage 0, `size` records (the scale's) a forward pass."""
+        load = self.work.training(name)
+        size = min(size or self.scale["stage0"]["batch_size"], load.records)
+        rows = min(size * load.most_supervised, max(1, CHUNK // self.shape.vocabulary))
+        return forward_memory(self.shape, size * load.longest, rows, self.precision, SELECTED)
 
     def fisher(self) -> Need:
         """EWC's Fisher: forward and backward, one record at a time."""
@@ -207,11 +213,12 @@ class Jobs:
             logits = 3 * FLOAT
             forward = forward_memory(self.shape, tokens, projected, self.precision, logits)
             peaks.append(forward + cache)
-        return max(peaks)
+        return max(peaks, default=0.0)
 
     def _items(self, domain: str, split: str) -> list[Items]:
         named = {**self.scale["general"], domain: self.scale.domain(domain)}
-        return [self.work.items(name, said, split) for name, said in named.items()]
+        found = [self.work.items(name, said, split) for name, said in named.items()]
+        return [items for items in found if items.count]
 
     def timings(self, domain: str) -> Need:
         """Steps of all methods in turns, with Stage 0 and the Fisher beside them."""
@@ -232,6 +239,10 @@ class Jobs:
         seconds = rates * run.seconds + (rates + 1) * scored.seconds
         return Need(seconds, max(run.memory, scored.memory), 0.0)
 
+    def _both(self, compute: float, launches: float) -> float:
+        """Seconds of operations and of starting them: a GPU starts the next while it computes."""
+        return max(compute, launches) if self.device.cuda else compute + launches
+
     @property
     def _cast_bytes(self) -> float:
         """Read and written by autocast, which casts each weight once a forward pass."""
@@ -251,9 +262,10 @@ class Jobs:
         """Forward passes over training records, projecting the supervised positions."""
         padded = load.padded(min(batch, load.records))
         flops = forward_work(self.shape, records * padded, padded, load.supervised / padded)
-        each = self.shape.layers * self.device.launch_s * FORWARD
-        each += self._cast_bytes / self.device.bandwidth
-        return (flops / self._rate("train") + math.ceil(records / batch) * each) / gpus
+        passes = math.ceil(records / batch)
+        launches = passes * self.shape.layers * self.device.launch_s * FORWARD
+        casts = passes * self._cast_bytes / self.device.bandwidth
+        return (self._both(flops / self._rate("train"), launches) + casts) / gpus
 
     def _items_seconds(self, items: Items) -> float:
         """Prompts once, then either all options, or a pass a written token: as long as its FLOPs
@@ -265,12 +277,13 @@ class Jobs:
         length = items.prompt + (0 if items.generated else scored)
         context = items.prompt + items.answer
         flops = forward_work(self.shape, items.count * length, context, scored / length)
-        seconds = flops / rate + 2 * math.ceil(items.count / size) * layer
+        seconds = self._both(flops / rate, 2 * math.ceil(items.count / size) * layer)
+        seconds += ITEM_S * items.count
         if not items.generated:
             return seconds
         steps = items.answer if served else min(EVALUATED * items.answer, items.most)
         token = forward_work(self.shape, size, context, 1.0) / rate
         width = WORKING[self.precision] if served else FLOAT
         read = width * self.shape.parameters / self.device.bandwidth
-        each = max(token, read) + (0 if served else layer)
+        each = self._both(max(token, read), 0 if served else layer)
         return seconds + items.count / size * steps * each

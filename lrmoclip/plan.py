@@ -6,6 +6,7 @@ how well, says `plan_check.csv` (`lrmoclip.plan_check`)."""
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pandas as pd
 
@@ -107,7 +108,7 @@ def remedies(jobs: Jobs, rule: str, domain: str, method: str, room: float) -> st
         return f"evaluation.batch_size {fitting[0]}" if fitting else ELSEWHERE
     if rule == "stage0":
         size = jobs.scale["stage0"]["batch_size"]
-        fitting = [n for n in _halves(size) if jobs.stage0(domain, n).memory <= room]
+        fitting = [n for n in _halves(size) if jobs.stage0_memory(domain, n) <= room]
         return f"stage0.batch_size {fitting[0]}" if fitting else ELSEWHERE
     if rule not in ("train", "tune"):
         return ELSEWHERE
@@ -167,19 +168,18 @@ def refuse_if_too_large(bench, method: str | None = None) -> None:
     loads = {bench.domain: Load.of(bench.records)}
     if method and bench.scale.method(method)["replay"]:
         loads["replay"] = Load.of(bench.general)
-    jobs = Jobs(Workload(bench.scale, None, loads), shape_of_checkpoint(bench.checkpoint), device)
-    ranks = devices.world_size()
+    shared = {**bench.scale.settings, "gpus": devices.world_size()}
+    work = Workload(replace(bench.scale, settings=shared), None, loads)
+    jobs = Jobs(work, shape_of_checkpoint(bench.checkpoint), device)
     if method is None:
-        needed, what = jobs.stage0(bench.domain).memory, "Stage 0"
+        needed, what = jobs.stage0_memory(bench.domain), "Stage 0"
     else:
         point = bench.scale.method(method)
-        needed, what = jobs.training_memory(point, bench.domain, gpus=ranks), method
+        needed, what = jobs.training_memory(point, bench.domain), method
     if needed <= free:
         return
-    if method is None:
-        hint = "a smaller stage0.batch_size, a device with more memory, or a smaller base"
-    else:
-        hint = remedies(jobs, "train", bench.domain, method, free)
+    rule = "train" if method else "stage0"
+    hint = remedies(jobs, rule, bench.domain, method or "", free)
     raise UserError(
         f"{bench.base}, {bench.domain}, {what}: needs about {needed / GB:.1f} GB, "
         f"{free / GB:.1f} GB are free on {words}",

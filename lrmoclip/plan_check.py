@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrmoclip import config
 from lrmoclip.config import Scale
 from lrmoclip.devices import Device
 from lrmoclip.jobs import Jobs
@@ -179,11 +178,3 @@ def summary(checked: pd.DataFrame) -> str:
             f"{worst:+.0%} at most"
         )
     return "\n".join(lines)
-
-
-def scale_of(scale: Scale, name: str) -> Scale | None:
-    """The scale of that name beside `scale`, None where its config is gone."""
-    if name == scale.name:
-        return scale
-    path = scale.path.parent / f"{name}.yaml"
-    return config.load(path) if path.exists() else None

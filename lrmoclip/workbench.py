@@ -161,7 +161,7 @@ class Workbench:
 
 def base_fingerprint(scale: config.Scale, base: str) -> str:
     """Hash of everything in the config that a base model depends on."""
-    spec = scale.base(base)
+    spec = {key: value for key, value in scale.base(base).items() if key != "architecture"}
     return config.fingerprint([spec, scale["data"]] if "family" in spec else [spec])
 
 

@@ -18,20 +18,20 @@ LONGEST = 3.0  # times the mean, where nothing is known of the longest record
 # tasks with examples from their sources. `forwards`: options that are scored apart.
 PUBLISHED = {
     "telecom": {"records": 7875, "test": 2000, "prompt": 20, "answer": 10, "forwards": 4.7},
-    "nl2sql": {"records": 535, "test": 182, "prompt": 12, "answer": 57},
+    "nl2sql": {"records": 535, "validation": 155, "test": 182, "prompt": 12, "answer": 57},
     "sqleval": {"records": 151, "test": 86, "prompt": 32, "answer": 69},
     "replay": {"records": 5000, "prompt": 60, "answer": 60},
-    "mmlu": {"test": 14042, "prompt": 118, "answer": 1},
+    "mmlu": {"test": 14042, "validation": 1531, "prompt": 118, "answer": 1},
     "bbh": {"test": 6511, "prompt": 127, "answer": 64},
     "bbh_cot_fewshot": {"test": 6511, "prompt": 1031, "answer": 160},
     "gpqa": {"test": 448, "prompt": 250, "answer": 1},
     "math": {"test": 5000, "prompt": 750, "answer": 223},
-    "arc_easy": {"test": 2376, "prompt": 24, "answer": 4, "forwards": 4},
+    "arc_easy": {"test": 2376, "validation": 570, "prompt": 24, "answer": 4, "forwards": 4},
     "hellaswag": {"test": 10042, "prompt": 51, "answer": 30, "forwards": 4},
     "piqa": {"test": 1838, "prompt": 12, "answer": 22, "forwards": 2},
     "lambada": {"test": 5153, "prompt": 80, "answer": 1.4},
     "blimp": {"test": 13400, "prompt": 0, "answer": 10, "forwards": 2},
-    "wikitext": {"test": 62, "prompt": 0, "answer": 5035},
+    "wikitext": {"test": 62, "validation": 60, "prompt": 0, "answer": 5035},
 }
 GENERATED = ("exact_match", "math_verify", "execution_accuracy")  # metrics of written answers
 
@@ -110,6 +110,7 @@ class Workload:
     scale: Scale
     root: Path | None = None
     _loads: dict[str, Load] = field(default_factory=dict, repr=False)
+    _items: dict[tuple[str, str], Items] = field(default_factory=dict, repr=False)
 
     @property
     def data(self) -> Path | None:
@@ -140,8 +141,15 @@ class Workload:
         return replace(Load.stated(said), records=self._drawn(name, "train", said["records"]))
 
     def items(self, name: str, benchmark: dict, split: str = "test") -> Items:
-        """The items of a domain or a general role in `split`."""
+        """The items of a domain or a general role in `split`; none where it has no such split."""
+        if (name, split) not in self._items:
+            self._items[name, split] = self._found(name, benchmark, split)
+        return self._items[name, split]
+
+    def _found(self, name: str, benchmark: dict, split: str) -> Items:
         path = self.data / benchmark["task"] / f"{split}.jsonl" if self.data else None
+        if path and path.parent.exists() and not path.exists():
+            return Items(0, 1, 0, 0, 0, False)
         written = benchmark["kind"] in ("generate", "sql") or benchmark["metric"] in GENERATED
         most = benchmark.get("max_new_tokens", self.scale["evaluation"]["max_new_tokens"])
         if path and path.exists() and benchmark["kind"] != "harness" and self.tokenizer is not None:
@@ -149,7 +157,7 @@ class Workload:
         said = self.stated(name)
         if not {"prompt", "answer", "test"} <= set(said):
             raise self._unknown(name)
-        count = self._drawn(name, split, said["test"])
+        count = self._drawn(name, split, said.get(split, 0))
         answer = min(said["answer"], most) if written else said["answer"]
         return Items(count, said.get("forwards", 1), said["prompt"], answer, most, written)
 

@@ -4,6 +4,7 @@ measurements; what must grow with what; and refusals that say what would fit."""
 import copy
 import itertools
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,9 +182,6 @@ def test_memory_falls_with_gpus_and_checkpointing_and_grows_with_context(method,
     longer = replace(part, longest=k * part.longest, padded=k * part.padded)
     assert needed(longer, set_up) >= needed(part, set_up)
     assert needed(replace(part, records=k * part.records), set_up) >= needed(part, set_up)
-    # Attention makes a token of a longer context dearer.
-    flops = [training_flops(big, method, [p], set_up) for p in (part, longer)]
-    assert flops[1] > k * flops[0] or part.supervised > 0
 
 
 def test_attention_is_what_a_longer_context_adds():
@@ -247,10 +245,11 @@ def test_what_would_fit_fits(paper, known):
 
     words = plan.remedies(jobs, "train", "nl2sql", "full_ft", room)
 
-    options = dict(option.rsplit(" ", 1) for option in words.split(", or ") if "GPUs" not in option)
-    assert jobs.training_memory(point, "nl2sql", micro_batch=int(options["micro_batch"])) <= room
-    [count] = [option.split()[0] for option in words.split(", or ") if "GPUs" in option]
-    assert jobs.training_memory(point, "nl2sql", gpus=int(count)) <= room
+    micro_batch, gpus = (
+        int(re.search(pattern, words)[1]) for pattern in (r"batch (\d+)", r"(\d+) GPUs")
+    )
+    assert jobs.training_memory(point, "nl2sql", micro_batch=micro_batch) <= room
+    assert jobs.training_memory(point, "nl2sql", gpus=gpus) <= room
     assert plan.remedies(jobs, "train", "nl2sql", "full_ft", 0.0) == plan.ELSEWHERE
 
 

@@ -31,7 +31,7 @@ from tests.test_training import (
     make_source,
 )
 
-RANKS, SECONDS = 2, 90
+RANKS, SECONDS = 2, 240
 LONG = {"micro_batch": 1, "length_buckets": True, "gradient_checkpointing": True}
 # name -> the method's axes, the settings of stage1.
 CASES = {

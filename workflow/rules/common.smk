@@ -49,6 +49,14 @@ def config_of(wildcards):
     return scale_of(wildcards).path
 
 
+def launcher(wildcards):
+    """The command line's beginning: one process, or one a GPU where a run is sharded."""
+    gpus = scale_of(wildcards).settings.get("gpus", 1)
+    if gpus == 1:
+        return LRMOCLIP
+    return f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {gpus} -m lrmoclip"
+
+
 def setting(*keys):
     """A rule's parameter that reruns it when this part of the config changes."""
 

@@ -7,6 +7,7 @@ rule plan:
     output:
         plan="results/{scale}/plan.csv",
         check="results/{scale}/plan_check.csv",
+        table="results/{scale}/predicted_table1.csv",
     log:
         "results/{scale}/logs/plan.log",
     conda:
@@ -16,6 +17,9 @@ rule plan:
         config=config_of,
         depends=lambda w: configs.fingerprint([scale_of(w).settings, scale_of(w).methods]),
         root=lambda w, output: Path(output.plan).parent,
+        methods=lambda w: scale_of(w)["methods"],
+        seeds=lambda w: scale_of(w)["seeds"],
     shell:
         "{params.lrmoclip} plan --config {params.config} --devices {input.devices}"
-        " --reference results/reference --root {params.root} --out {output.plan} 2> {log}"
+        " --reference results/reference --root {params.root} --methods {params.methods}"
+        " --seeds {params.seeds} --out {output.plan} 2> {log}"

@@ -22,8 +22,10 @@ for scale, seeds in seed_groups():
         conda:
             "../../envs/conda.yaml"
         threads: lambda w: scale_of(w)["threads"]["train"]
+        resources:
+            gpu=lambda w: scale_of(w).settings.get("gpus", 0),
         params:
-            lrmoclip=LRMOCLIP,
+            lrmoclip=launcher,
             config=config_of,
             depends=setting("stage1", *COMPUTED),
             point=point,
