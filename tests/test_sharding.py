@@ -135,7 +135,8 @@ def found(tmp_path_factory):
 def test_two_processes_train_like_one(found, name):
     want = trained(build(name))
 
-    torch.testing.assert_close(found[name]["weights"], want["weights"], rtol=0, atol=1e-6)
+    # Sums in another order: Adam's ratio makes a gradient's last bits up to 1e-3 of a step.
+    torch.testing.assert_close(found[name]["weights"], want["weights"], rtol=0, atol=1e-5)
     torch.testing.assert_close(found[name]["log"], want["log"], rtol=1e-5, atol=1e-6)
 
 
@@ -171,6 +172,6 @@ def test_the_command_trains_on_what_torchrun_starts(tmp_path, tiny_base, tiny_da
 
     assert {p.name for p in tmp_path.iterdir()} == {"sharded", "one"}
     sharded, one = (load_file(tmp_path / f / "model" / WEIGHTS) for f in ("sharded", "one"))
-    torch.testing.assert_close(sharded, one, rtol=0, atol=1e-6)
+    torch.testing.assert_close(sharded, one, rtol=0, atol=1e-5)
     losses = [pd.read_csv(tmp_path / f / "training.csv")["loss"] for f in ("sharded", "one")]
     pd.testing.assert_series_equal(*losses, rtol=1e-5)
