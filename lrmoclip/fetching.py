@@ -1,7 +1,6 @@
 """Fetches a scale's models and data sets from the Hugging Face hub on a connected machine: resolved
 to commits, checked before anything large is downloaded, hashed, and pinned by a lock file."""
 
-import errno
 import glob
 import shutil
 from collections.abc import Iterator
@@ -193,7 +192,7 @@ def _in_words(repo: str, kind: str, revision: str, cache: Path, needed: int = 0)
     except errors.HFValidationError as error:
         raise UserError(f"{repo}: not a repository's name", "Name it owner/name") from error
     except (errors.HTTPError, errors.XetDownloadError, OSError) as error:
-        if _is_full(error):
+        if files.is_full(error):
             raise _full(cache, needed, "the disk is full") from error
         if isinstance(error, PermissionError):
             raise UserError(
@@ -208,14 +207,3 @@ def _in_words(repo: str, kind: str, revision: str, cache: Path, needed: int = 0)
             "Fetch again on a connected machine (what has arrived is kept); a mirror is named by "
             "HF_ENDPOINT",
         ) from error
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether the disk is full, which the client may wrap in errors of its own."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

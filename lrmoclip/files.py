@@ -55,6 +55,17 @@ def _is_about_writing(error: Exception) -> bool:
     return "I/O error" in str(error) or "disk" in str(error)
 
 
+def is_full(error: BaseException | None) -> bool:
+    """Whether the disk is full, which libraries wrap in errors of their own, or ask beforehand."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left", "Not enough disk space")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def write_text(target: Path, text: str) -> None:
     with whole(target) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")

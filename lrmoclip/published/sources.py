@@ -4,7 +4,6 @@ All give the same records, those of the folder's files: an adapter turns a row o
 the folder's schema with one small function.
 """
 
-import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -238,7 +237,7 @@ def _load(path: str, name: str | None, split: str, revision: str, repo: str):
         return datasets.load_dataset(path, name, split=split, revision=revision)
     except (OSError, datasets.exceptions.DatasetsError, ValueError) as error:
         said = " ".join(str(error).split())
-        if _is_full(error):
+        if files.is_full(error):
             raise UserError(
                 f"{repo}: no room for it in {cache}", "Free disk space or set HF_HOME elsewhere"
             ) from error
@@ -256,14 +255,3 @@ def _load(path: str, name: str | None, split: str, revision: str, repo: str):
         raise UserError(
             f"{repo} at {revision}: cannot be loaded ({said})", "Check repository and revision"
         ) from error
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether the disk is full: `datasets` wraps the system's error, or asks beforehand."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "Not enough disk space" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
