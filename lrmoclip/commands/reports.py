@@ -1,0 +1,221 @@
+"""What is made of runs, or predicted of them: plans, tables, figures, the README's results."""
+
+import re
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from lrmoclip import config, files, provenance
+from lrmoclip.commands.inputs import data as write_data
+from lrmoclip.commands.process import set_threads
+from lrmoclip.config import Scale
+from lrmoclip.errors import UserError
+
+PLOT = "![Domain gain against general loss](results/reference/{scale}/forgetting.png)"
+WARNED = ["scale", "base", "domain", "method", "seed", "warning"]  # columns of warnings.csv
+
+
+def plan(
+    scale: Scale,
+    devices: Path,
+    reference: Path,
+    out: Path,
+    root: Path | None = None,
+    methods: list[str] | None = None,
+    seeds: list[int] | None = None,
+) -> None:
+    """Write plan.csv, what every rule of the scale will take, and beside it plan_check.csv, how far
+    such a plan is from what is kept of scales that were run; print both in a few lines.
+
+    devices: their file, beside the configs of kept scales. reference: the folder with the kept
+    tables of each scale. root: the folder of the scale's results, whose data and base are read
+    where they are there. methods, seeds: instead of the scale's lists.
+    """
+    from dataclasses import replace
+
+    import pandas as pd
+
+    from lrmoclip import devices as stated
+    from lrmoclip import plan as library
+    from lrmoclip import plan_check
+    from lrmoclip.tables import to_csv
+
+    lists = {"methods": methods, "seeds": seeds}
+    given = {key: values for key, values in lists.items() if values}
+    scale = replace(scale, settings={**scale.settings, **given})
+    known = stated.load(devices)
+    chosen = [d for d in known.values() if d.cuda == ("gpus" in scale.settings)]
+    with _workload(scale, root) as work:
+        planned = library.plan(work, chosen)
+    checks = []
+    for name in plan_check.kept_scales(reference):
+        path = Path(devices).with_name(f"{name}.yaml")
+        other = scale if name == scale.name else config.load(path) if path.exists() else None
+        if other is not None:
+            with _workload(other, Path(root).parent / name if root else None) as work:
+                checks.append(plan_check.check(work, reference, known))
+    none = [pd.DataFrame(columns=plan_check.CHECK)]
+    checked = pd.concat(checks or none, ignore_index=True)
+    predicted = library.predicted_table1(scale, planned)
+    files.write_text(Path(out).with_name("plan_check.csv"), checked.to_csv(index=False))
+    files.write_text(Path(out).with_name("predicted_table1.csv"), to_csv(predicted))
+    files.write_text(out, planned.to_csv(index=False))
+    print(library.summary(planned))
+    print(plan_check.summary(checked))
+    if "smollm2" not in set(checked["scale"]):
+        print("No results of smollm2 are kept: checked against micro alone.")
+
+
+@contextmanager
+def _workload(scale: Scale, root: Path | None):
+    """What the scale's jobs work on; data that a moment makes are made where they are missing."""
+    from lrmoclip.workload import Workload
+
+    if scale["data"]["generator"] != "micro" or (root and (Path(root) / "data").exists()):
+        yield Workload(scale, root)
+        return
+    with TemporaryDirectory() as folder:
+        write_data(scale, Path(folder) / "data")
+        yield Workload(scale, Path(folder))
+
+
+def tables(
+    scale: Scale, runs: list[Path], timed: list[Path], out: Path, data: Path | None = None
+) -> None:
+    """Write the tables of one scale (metrics, table1, general, regimes, costs, savings, warnings,
+    each a .csv) and provenance.json.
+
+    runs: folders with metrics.json and, but for the base, run.json. timed: files of `timings`.
+    data: the scale's data folder; without it, table 1 has no training records and no chance.
+    """
+    import pandas as pd
+
+    from lrmoclip import costs
+    from lrmoclip.general import general
+    from lrmoclip.runs import load, metrics_table
+    from lrmoclip.tables import data_sizes, regimes, table1, to_csv
+
+    by_domain = {(t["base"], t["domain"]): t for t in map(files.read_json, timed)}
+    trained = [Path(folder) for folder in runs if (Path(folder) / "run.json").exists()]
+    records = [files.read_json(folder / "run.json") for folder in trained]
+    seeds = Counter((run["base"], run["domain"], run["method"]) for run in records)
+    cost_rows, savings, warned = [], {}, []
+    for folder, run in zip(trained, records, strict=True):
+        method = scale.method(run["method"])
+        times = by_domain[run["base"], run["domain"]]
+        evaluation_s = files.read_json(folder / "metrics.json")["wall_s"]
+        cost_rows += costs.cost_rows(run, method, times, evaluation_s)
+        if "full_ft" in times["step_s"]:
+            key = (run["base"], run["domain"], run["method"])
+            full = scale.method("full_ft")
+            savings[key] = costs.saving_row(run, method, full, times, seeds[key])
+        warned += [{k: run[k] for k in WARNED[:-1]} | {"warning": w} for w in run["warnings"]]
+    metrics = [Path(folder) / "metrics.json" for folder in runs]
+    cost_table = pd.DataFrame(cost_rows)
+    loaded = load(metrics, scale.settings)
+    sizes = data_sizes(data, {run.key[2] for run in loaded}) if data else None
+    scores = table1(loaded, cost_table, scale.settings, scale["methods"], sizes)
+    out = Path(out)
+    files.write_text(out / "metrics.csv", to_csv(metrics_table(metrics)))
+    files.write_text(out / "general.csv", to_csv(general(loaded, scale.settings)))
+    files.write_text(out / "regimes.csv", to_csv(regimes(loaded)))
+    files.write_text(out / "costs.csv", cost_table.to_csv(index=False))
+    saved = pd.DataFrame(savings.values(), columns=costs.SAVINGS)
+    files.write_text(out / "savings.csv", saved.to_csv(index=False))
+    files.write_text(out / "warnings.csv", pd.DataFrame(warned, columns=WARNED).to_csv(index=False))
+    made = provenance.stamp(
+        config=config.fingerprint([scale.settings, scale.methods]),
+        seeds=sorted({run["seed"] for run in records}),
+        commits_of_runs=sorted({run["provenance"]["commit"] for run in records}),
+    )
+    files.write_json(out / "provenance.json", made)
+    files.write_text(out / "table1.csv", to_csv(scores))
+
+
+def gather(tables: list[Path], out: Path) -> None:
+    """Write the rows of several scales' table1.csv as one."""
+    from lrmoclip import tables as library
+
+    files.write_text(out, library.to_csv(library.gather(map(library.read, tables))))
+
+
+def figure(table: Path, out: Path) -> None:
+    """Draw the forgetting plot of a table1.csv as `out`.png and `out`.svg."""
+    from lrmoclip import tables as library
+    from lrmoclip.figures import forgetting_plot
+
+    out = Path(out)
+    forgetting_plot(library.read(table), out.with_suffix(".png"), out.with_suffix(".svg"))
+
+
+def benchmarks(threads: int, out: Path) -> None:
+    """Write benchmarks.csv: store, loss and optimizer in turns with what others use."""
+    from lrmoclip.benchmarks import run
+
+    set_threads(threads)
+    files.write_text(out, run().to_csv(index=False))
+
+
+def scaling(table: Path, out: Path) -> None:
+    """Draw the scaling rows of a benchmarks.csv as `out`.png and `out`.svg."""
+    from lrmoclip.benchmarks.report import scaling_plot
+    from lrmoclip.tables import read
+
+    out = Path(out)
+    scaling_plot(read(table), out.with_suffix(".png"), out.with_suffix(".svg"))
+
+
+def show(results: Path) -> None:
+    """Print the tables of each scale in table1.csv of the results folder, and say where files
+    are."""
+    from lrmoclip import render
+    from lrmoclip.tables import read
+
+    for scale in read(Path(results) / "table1.csv")["scale"].unique():
+        folder = Path(results) / scale
+        print(render.report(folder))
+        print(render.regimes(read(folder / "regimes.csv")))
+        print(render.warnings(read(folder / "warnings.csv")))
+        print(f"Files: {folder}/*.csv, {folder}/figures/")
+
+
+def readme(reference: Path, into: Path) -> None:
+    """Write what is kept as Markdown between its markers in the file `into`: the tables of every
+    scale (a scale with markers and nothing kept says so), the regimes of all, the benchmarks."""
+    import pandas as pd
+
+    from lrmoclip import render
+    from lrmoclip.benchmarks.report import markdown
+    from lrmoclip.tables import read
+
+    reference, document = Path(reference), files.read_text(into)
+    kept = sorted(path.parent.name for path in reference.glob("*/table1.csv"))
+    if not kept:
+        raise UserError(f"{reference}: no scale's table1.csv", "Name results/reference")
+    marked = re.findall(r"^<!-- table 1: (\w+) -->$", document, re.MULTILINE)
+    scales = dict.fromkeys(marked + kept)
+    for scale in scales:
+        text = f"{render.NOT_KEPT}\n"
+        if scale in kept:
+            text = render.report(reference / scale, render.MARKDOWN)
+        if (reference / scale / "forgetting.png").exists():
+            text += f"\n{PLOT.format(scale=scale)}\n"
+        document = _between(document, f"table 1: {scale}", text, into)
+    found = (read(reference / scale / "regimes.csv") for scale in scales if scale in kept)
+    regimes = pd.concat(found, ignore_index=True)
+    document = _between(document, "regimes", render.regimes(regimes, render.MARKDOWN), into)
+    devices = sorted(reference.glob("benchmarks*.csv"))  # one a device
+    measured = "\n".join(markdown(read(path)) for path in devices)
+    files.write_text(into, _between(document, "benchmarks", measured, into))
+
+
+def _between(document: str, name: str, text: str, path: Path) -> str:
+    """The document with `text` between the markers of `name`."""
+    markers = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    if [document.count(marker) for marker in markers] != [1, 1]:
+        raise UserError(
+            f"{path}: needs one pair of markers", " and ".join(markers).replace("\n", "")
+        )
+    before, rest = document.split(markers[0])
+    return before + markers[0] + text + markers[1] + rest.split(markers[1])[1]
