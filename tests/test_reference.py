@@ -18,7 +18,7 @@ REFERENCE = KEPT / "micro"
 DOMAINS = ("telecom", "nl2sql")
 LEAST = {  # methods, and seeds of each
     "micro": (["full_ft", "lora", "replay", "ewc", "lr_adamw", "full_moclip", "lr_moclip"], 5),
-    "smollm2": (["full_ft", "replay", "ewc", "lr_moclip"], 3),
+    "smollm2": (["full_ft", "replay", "ewc", "lr_moclip"], 2),
     "families": (["full_ft", "lr_moclip"], 3),
 }
 POINTS = 0.011  # two decimals, and the same of what they are compared with
@@ -185,3 +185,55 @@ def test_a_kept_scale_without_its_place_in_the_readme_is_named(tmp_path):
         commands.readme(tmp_path / "reference", tmp_path / "README.md")
     with pytest.raises(UserError, match=r"no scale's table1\.csv"):
         commands.readme(tmp_path, tmp_path / "README.md")
+
+
+@pytest.fixture
+def real():
+    """Table 1 of the scale smollm2 by domain and method."""
+    return pd.read_csv(KEPT / "smollm2" / "table1.csv").set_index(["domain", "method"])
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_c4_is_not_shown_by_the_real_model(real, domain):
+    trained = real.loc[domain].drop("base")
+    lead = trained.loc["lr_moclip", "domain_score"] - trained.loc["full_ft", "domain_score"]
+    assert lead <= 0
+    spread = trained["domain_score"].max() - trained["domain_score"].min()
+    assert spread < trained["resolution"].iloc[0]
+    if domain == "nl2sql":
+        assert trained["domain_score"].max() < 5
+    else:
+        assert (trained["domain_score"] > real.loc[(domain, "base"), "domain_score"]).all()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_c5_does_not_hold_for_the_real_model(real, domain):
+    for method in ("full_ft", "lr_moclip"):
+        row = real.loc[(domain, method)]
+        assert abs(row["forgetting"]) < row["forgetting_ci"]
+    metrics = pd.read_csv(KEPT / "smollm2" / "metrics.csv")
+    chosen = (metrics["domain"] == domain) & (metrics["metric"] == "word_perplexity")
+    perplexity = metrics[chosen].groupby("method")["value"].mean()
+    assert perplexity.idxmax() == "lr_moclip"
+    rise = perplexity / perplexity["base"] - 1
+    if domain == "telecom":
+        assert rise["lr_moclip"] > 5 * rise.drop("lr_moclip").max()
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_c6_does_not_hold_for_the_real_model(domain):
+    def saved(scale: str) -> pd.Series:
+        table = pd.read_csv(KEPT / scale / "savings.csv").set_index(["domain", "method"])
+        return table.loc[(domain, "lr_moclip")]
+
+    assert saved("smollm2")["head_share"] < saved("micro")["head_share"]
+    assert saved("smollm2")["cost_ratio"] > 1
+
+
+def test_the_real_model_is_colder_than_the_micro_one(real):
+    for domain in DOMAINS:
+        micro = pd.read_csv(REFERENCE / "regimes.csv").query("domain == @domain")["gold_in_set"]
+        assert real.loc[(domain, "lr_moclip"), "gold_in_set"] < micro.min()
+    regimes = pd.read_csv(KEPT / "smollm2" / "regimes.csv").set_index("domain")
+    assert regimes.loc["telecom", "gold_in_set_eos"] < 50
+    assert real.loc[("telecom", "lr_moclip"), "outside_mass"] > 0.5
