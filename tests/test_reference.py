@@ -237,3 +237,16 @@ def test_the_real_model_is_colder_than_the_micro_one(real):
     regimes = pd.read_csv(KEPT / "smollm2" / "regimes.csv").set_index("domain")
     assert regimes.loc["telecom", "gold_in_set_eos"] < 50
     assert real.loc[("telecom", "lr_moclip"), "outside_mass"] > 0.5
+
+
+def test_c7_every_family_repeats_the_pattern():
+    table = pd.read_csv(KEPT / "families" / "table1.csv").set_index(["base", "domain", "method"])
+    bases = table.index.unique("base")
+    assert {base.split("-s0")[0] for base in bases} == {"llama", "gemma", "gpt-neox"}
+    for base in bases:
+        sql, telecom = table.loc[base, "nl2sql"], table.loc[base, "telecom"]
+        assert sql.loc["lr_moclip", "domain_score"] < sql.loc["full_ft", "domain_score"] - 20
+        assert telecom.loc["lr_moclip", "domain_score"] > telecom.loc["full_ft", "domain_score"]
+        assert telecom.loc["lr_moclip", "domain_exact"] < telecom.loc["full_ft", "domain_exact"]
+        regimes = pd.read_csv(KEPT / "families" / "regimes.csv").query("base == @base")
+        assert (regimes["outside_mass"] > 2 * regimes["outside_mass_start"]).all()
