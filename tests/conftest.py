@@ -74,6 +74,12 @@ def named(value) -> str:
     return ",".join(f"{k}={v.name if isinstance(v, Path) else v}" for k, v in value.items())
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Commands under test set their scale's threads for the whole process, which may change bits."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_scale() -> config.Scale:
     return config.load(TINY)
