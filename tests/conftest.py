@@ -76,7 +76,7 @@ def named(value) -> str:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Commands under test set their scale's threads for the whole process, which may change bits."""
+    """Commands under test set threads for the whole process, and another count may change bits."""
     torch.set_num_threads(1)
 
 
