@@ -143,6 +143,8 @@ def test_ctrl_c_stops_without_a_traceback_of_ours(tmp_path):
     process = subprocess.Popen(
         [*command, "--config", f"scales={TINY}"], cwd=tmp_path, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        # A shell's background job, as CI may be, passes on that it ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 90
     while not list((tmp_path / ".snakemake" / "locks").glob("*")) and time.monotonic() < deadline:
