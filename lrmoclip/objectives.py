@@ -3,6 +3,7 @@
 An objective is looked up by the name on the method's `objective` axis."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -62,19 +63,28 @@ def fisher_diagonal(
 
     F_i = E[(d log p(y | x) / d theta_i)^2] over sequences, y drawn from the model's own
     distribution (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796). `batches` holds one
-    sequence each, since squares of summed gradients are not sums of squares.
+    sequence each, since squares of summed gradients are not sums of squares. A gradient is squared
+    and let go as soon as it is whole, so that besides weights and squares one is held at a time.
     """
-    total = {n: torch.zeros_like(p) for n, p in model.named_parameters() if p.requires_grad}
-    count = 0
-    for batch in batches:
-        with autocast(precision, model.device):
-            logits = supervised_logits(model, batch.input_ids, batch.supervised).float()
-        drawn = torch.multinomial(logits.detach().softmax(-1).cpu(), 1, generator=dice).squeeze(1)
-        model.zero_grad()
-        F.cross_entropy(logits, drawn.to(logits.device), reduction="sum").backward()
-        for name, parameter in model.named_parameters():
-            if parameter.grad is not None:
-                total[name] += parameter.grad.square()
-        count += 1
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    total = {n: torch.zeros_like(p) for n, p in trained.items()}
+
+    def take(name: str, parameter: Tensor) -> None:
+        total[name] += parameter.grad.square()
+        parameter.grad = None
+
     model.zero_grad()
-    return {name: value / max(count, 1) for name, value in total.items()}
+    hooks = [p.register_post_accumulate_grad_hook(partial(take, n)) for n, p in trained.items()]
+    count = 0
+    try:
+        for batch in batches:
+            with autocast(precision, model.device):
+                logits = supervised_logits(model, batch.input_ids, batch.supervised).float()
+            shares = logits.detach().softmax(-1).cpu()
+            drawn = torch.multinomial(shares, 1, generator=dice).squeeze(1).to(logits.device)
+            F.cross_entropy(logits, drawn, reduction="sum").backward()
+            count += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: value.div_(max(count, 1)) for name, value in total.items()}
