@@ -10,6 +10,8 @@ rule base:
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: scale_of(w)["threads"]["pretrain"]
+    resources:
+        gpu=gpu,
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
@@ -32,6 +34,8 @@ rule fisher:
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: scale_of(w)["threads"]["train"]
+    resources:
+        gpu=gpu,
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,

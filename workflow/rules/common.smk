@@ -49,12 +49,21 @@ def config_of(wildcards):
     return scale_of(wildcards).path
 
 
+def gpus(wildcards):
+    """What a job that trains asks for, none at a scale without `gpus`."""
+    return scale_of(wildcards).settings.get("gpus", 0)
+
+
+def gpu(wildcards):
+    """What any other job that computes with a model asks for."""
+    return min(1, gpus(wildcards))
+
+
 def launcher(wildcards):
     """The command line's beginning: one process, or one a GPU where a run is sharded."""
-    gpus = scale_of(wildcards).settings.get("gpus", 1)
-    if gpus == 1:
+    if (count := gpus(wildcards)) <= 1:
         return LRMOCLIP
-    return f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {gpus} -m lrmoclip"
+    return f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {count} -m lrmoclip"
 
 
 def setting(*keys):

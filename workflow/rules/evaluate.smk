@@ -21,6 +21,8 @@ for scale, seeds in seed_groups():
         conda:
             "../../envs/conda.yaml"
         threads: lambda w: scale_of(w)["threads"]["evaluate"]
+        resources:
+            gpu=gpu,
         params:
             lrmoclip=LRMOCLIP,
             config=config_of,
@@ -51,6 +53,8 @@ rule evaluate_base:
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: scale_of(w)["threads"]["evaluate"]
+    resources:
+        gpu=gpu,
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,

@@ -11,6 +11,8 @@ rule stage0:
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: scale_of(w)["threads"]["train"]
+    resources:
+        gpu=gpu,
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,

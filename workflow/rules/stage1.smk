@@ -23,7 +23,7 @@ for scale, seeds in seed_groups():
             "../../envs/conda.yaml"
         threads: lambda w: scale_of(w)["threads"]["train"]
         resources:
-            gpu=lambda w: scale_of(w).settings.get("gpus", 0),
+            gpu=gpus,
         params:
             lrmoclip=launcher,
             config=config_of,

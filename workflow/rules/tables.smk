@@ -13,8 +13,10 @@ rule timings:
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: workflow.resource_settings.cores or 1
+    resources:
+        gpu=gpus,
     params:
-        lrmoclip=LRMOCLIP,
+        lrmoclip=launcher,
         config=config_of,
         depends=setting("stage0", "stage1", "ewc", "timing", "threads", *COMPUTED),
         methods=lambda w: scale_of(w)["methods"],

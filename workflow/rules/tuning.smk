@@ -13,8 +13,10 @@ rule tune:
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: scale_of(w)["threads"]["train"]
+    resources:
+        gpu=gpus,
     params:
-        lrmoclip=LRMOCLIP,
+        lrmoclip=launcher,
         config=config_of,
         depends=setting("stage1", "tuning", "evaluation", "general", *COMPUTED),
         point=point,
