@@ -12,7 +12,6 @@ _AGAIN = "Delete the folder and run again"
 def load_model(folder: Path, device: str | None = None):
     """The causal LM of a checkpoint folder, in evaluation mode on `device`, by default the best
     there is."""
-    import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -30,7 +29,14 @@ def load_model(folder: Path, device: str | None = None):
     if wrong := [*found["missing_keys"], *found["mismatched_keys"]]:
         # transformers would draw these at random.
         raise UserError(f"{folder}: weights without {wrong[0]}", _AGAIN)
-    return model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return model.eval().to(device or best_device())
+
+
+def best_device() -> str:
+    """Where models compute: the GPU, if there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def load_tokenizer(folder: Path):

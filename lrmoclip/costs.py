@@ -13,13 +13,14 @@ from itertools import cycle
 
 import torch
 
-from lrmoclip import config, provenance
+from lrmoclip import config, provenance, sharding
 from lrmoclip.batches import Encoded, collate
 from lrmoclip.objectives import fisher_diagonal
 from lrmoclip.stage0 import collect_batch
 from lrmoclip.workbench import Workbench
 
 FISHER_CHUNK = 8  # records of one timed call
+ONCE = ("stage0", "fisher")  # what is charged once for all steps
 SAVINGS = [  # columns of savings.csv
     *("scale", "base", "domain", "method", "device", "supervised_share", "head_share"),
     *("set_size_mean", "step_ratio_predicted", "step_ratio", "cost_ratio", "cost_ratio_amortised"),
@@ -77,27 +78,22 @@ def time_in_turns(contestants: dict[str, Callable[[], object]], rounds: int) -> 
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def timings(bench: Workbench, methods: list[str], rounds: int) -> dict:
-    """Seconds of one step of each method, of a whole Stage 0 and a whole Fisher, measured in turns;
-    and what the cost model needs to predict them."""
-    scale, data = bench.scale, bench.records
-    # A step's time does not depend on the rate, so that timing needs no tuned one.
-    runs = {m: bench.run(m, 1e-4, seed=0, telemetry=False) for m in methods}
-    contestants: dict[str, Callable] = {m: run.step for m, run in runs.items()}
-    size = scale["stage0"]["batch_size"]
-    starts = cycle(range(0, len(data), size))
-    contestants["stage0"] = lambda: collect_batch(
-        bench.model, data, next(starts), scale["stage0"], bench.precision
-    )
-    general, dice = bench.general, torch.Generator().manual_seed(0)
-    records = cycle(range(min(scale["ewc"]["fisher_records"], len(general))))
-    contestants["fisher"] = lambda: fisher_diagonal(
-        bench.model,
-        [collate(general, [next(records)]).to(bench.model.device) for _ in range(FISHER_CHUNK)],
-        dice,
-        bench.precision,
-    )
-    seconds = time_in_turns(contestants, rounds)
+def timings(bench: Workbench, groups: list[list[str]], rounds: int) -> dict:
+    """Device-seconds of one step of each method, of a whole Stage 0 and a whole Fisher, measured in
+    turns; and what the cost model needs to predict them.
+
+    groups: what stands in memory together, of the scale's methods, `stage0` and `fisher`, whose
+    seconds are None if they are in no group. Groups that begin with the same one are brought to one
+    level by its times in them. As one of several processes of a torchrun, step one shard of each
+    method; Stage 0 and the Fisher then run on every device, as they do on one.
+    """
+    scale, data, general = bench.scale, bench.records, bench.general
+    seconds: dict[str, float] = {}
+    for names in groups:
+        found = time_in_turns({name: _contestant(bench, name) for name in names}, rounds)
+        level = seconds.get(names[0], found[names[0]]) / found[names[0]]
+        seconds = {name: level * s for name, s in found.items()} | seconds
+    stage0, fisher = (seconds.pop(name, None) for name in ONCE)
     shape, share = model_shape(bench.model), supervised_share(data)
     used = scale["ewc"]["fisher_records"]
     return {
@@ -109,14 +105,46 @@ def timings(bench: Workbench, methods: list[str], rounds: int) -> dict:
         "shape": shape,
         "supervised_share": share,
         "head_share": head_share(shape, share),
-        "step_s": {m: seconds[m] for m in methods},
-        "stage0_s": seconds["stage0"] * -(-len(data) // size),
+        "step_s": {method: s * sharding.place()[1] for method, s in seconds.items()},
+        "stage0_s": stage0 and stage0 * -(-len(data) // scale["stage0"]["batch_size"]),
         "stage0_tokens": data.tokens,
-        "fisher_s": seconds["fisher"] * used / FISHER_CHUNK,
+        "fisher_s": fisher and fisher * used / FISHER_CHUNK,
         "fisher_tokens": sum(len(ids) - 1 for ids in general.ids[:used]),
         "fisher_share": supervised_share(general),
         "provenance": provenance.stamp(),
     }
+
+
+def needed_once(methods: list[dict]) -> list[str]:
+    """Those of `ONCE` that one of the methods needs."""
+    needed = {
+        "stage0": any(config.needs_sets(method) for method in methods),
+        "fisher": any(method["penalty"]["name"] == "ewc" for method in methods),
+    }
+    return [name for name in ONCE if needed[name]]
+
+
+def _contestant(bench: Workbench, name: str) -> Callable[[], object]:
+    """A call that takes one step of a method, one batch of Stage 0, or FISHER_CHUNK records of the
+    Fisher."""
+    scale, general = bench.scale, bench.general
+    if name == "stage0":
+        size = scale["stage0"]["batch_size"]
+        starts = cycle(range(0, len(bench.records), size))
+        return lambda: collect_batch(
+            bench.model, bench.records, next(starts), scale["stage0"], bench.precision
+        )
+    if name == "fisher":
+        dice = torch.Generator().manual_seed(0)
+        records = cycle(range(min(scale["ewc"]["fisher_records"], len(general))))
+        return lambda: fisher_diagonal(
+            bench.model,
+            [collate(general, [next(records)]).to(bench.model.device) for _ in range(FISHER_CHUNK)],
+            dice,
+            bench.precision,
+        )
+    # A step's time does not depend on the rate, so that timing needs no tuned one.
+    return bench.run(name, 1e-4, seed=0, telemetry=False).step
 
 
 def cost_rows(run: dict, method: dict, timings: dict, evaluation_s: float) -> list[dict]:
@@ -132,10 +160,10 @@ def cost_rows(run: dict, method: dict, timings: dict, evaluation_s: float) -> li
     train_flops = run["tokens"] * flops_per_token(method, shape, share, mean_k)
     forward = forward_flops(shape, share)
     # stage -> seconds on the device, seconds by the clock of the run itself, tokens, FLOPs
+    probe_s, probe_tokens = run["probe_s"], run["probe_tokens"]
     stages = {
         "stage1": (stage1_s, run["train_s"], run["tokens"], train_flops),
-        "probe": (run["probe_s"], run["probe_s"], run["probe_tokens"],
-                  run["probe_tokens"] * forward),
+        "probe": (probe_s * run.get("devices", 1), probe_s, probe_tokens, probe_tokens * forward),
         "evaluation": (evaluation_s, evaluation_s, None, None),
     }  # fmt: skip
     if config.needs_sets(method):

@@ -167,31 +167,51 @@ class Setting:
 def training_memory(shape: Shape, method: dict, parts: list[Part], setting: Setting) -> float:
     """Peak bytes of a training run on each GPU, libraries left out.
 
-    The base stays, whole, beside the run that starts from a copy of it; the copy's weights,
-    gradients and moments are sharded (FSDP2). The peak is where the run begins (the base, the copy,
-    EWC's Fisher, all whole), where the loss has been computed, or where the optimizer steps:
+    On one device the base stays, whole, beside the run that starts from a copy of it. Several share
+    the run's weights, gradients and moments (FSDP2), and what a run starts from stays on the host.
+    The peak is where the run begins (the base, the copy, EWC's Fisher, all whole), where the loss
+    has been computed, or where the optimizer steps:
 
         base + weights + moments + max(activations + loss + gradient of the head,
                                        gradients + what was temporary for the head)
     """
     share, trained = 1 / setting.gpus, trainable(shape, method)
     ewc = method["penalty"]["name"] == "ewc"
-    base = FLOAT * shape.parameters
+    weights = FLOAT * shape.parameters
+    base = weights if setting.gpus == 1 else 0.0
     gradients = FLOAT * trained * share
-    held = base + (base + 2 * FLOAT * trained) * share
-    if trained < shape.parameters:
-        held += FLOAT * trained * share
-    if ewc:  # anchor and Fisher; then drift, its square, a product
-        held += 2 * FLOAT * trained * share
+    held = base + run_memory(shape, method) * share
+    if ewc:  # drift, its square, a product
         gradients += 3 * FLOAT * trained * share
     if setting.gpus > 1:  # whole while they compute: a layer, the next, a buffer; and the root
-        held += 3 * FLOAT * shape.block + (base - FLOAT * shape.body)
+        held += 3 * FLOAT * shape.block + (weights - FLOAT * shape.body)
     of_head = FLOAT * shape.head if trained == shape.parameters else 0
     peaks = []
     for place, part in enumerate(parts):
         before = gradients if place or setting.passes > 1 else 0.0
         peaks.append(before + _pass_memory(shape, method, part, setting) + of_head)
     return max((3 if ewc else 2) * base, held + max(*peaks, gradients + 2 * of_head))
+
+
+def run_memory(shape: Shape, method: dict) -> float:
+    """Bytes that a run keeps from step to step on all its devices together: weights, adapters,
+    moments, EWC's anchor and Fisher."""
+    trained = trainable(shape, method)
+    kept = shape.parameters + 2 * trained
+    if trained < shape.parameters:
+        kept += trained
+    if method["penalty"]["name"] == "ewc":
+        kept += 2 * trained
+    return FLOAT * kept
+
+
+def fisher_memory(shape: Shape, method: dict, part: Part, precision: str) -> float:
+    """Peak bytes of the Fisher's passes: weights, squares, and of the gradients one at a time. The
+    head's is the largest: it comes first, and with tied weights is added to the embedding's last.
+    """
+    largest = FLOAT * max(shape.head, shape.block)
+    peak = max(_pass_memory(shape, method, part, Setting(precision)) + largest, 3 * largest)
+    return 2 * FLOAT * shape.parameters + peak
 
 
 def _pass_memory(shape: Shape, method: dict, part: Part, setting: Setting) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lrmoclip import config
+from lrmoclip.costs import FISHER_CHUNK, ONCE, needed_once
 from lrmoclip.devices import Device
 from lrmoclip.footprint import (
     FLOAT,
@@ -16,8 +17,10 @@ from lrmoclip.footprint import (
     Part,
     Setting,
     Shape,
+    fisher_memory,
     forward_memory,
     forward_work,
+    run_memory,
     trainable,
     training_flops,
     training_memory,
@@ -166,14 +169,19 @@ class Jobs:
 
     def fisher(self) -> Need:
         """EWC's Fisher: forward and backward, one record at a time."""
-        load, method = self.work.training("replay"), self.scale.method("full_ft")
-        records = min(self.scale["ewc"]["fisher_records"], load.records)
-        part, setting = load.part(1), Setting(self.precision)
+        records = min(self.scale["ewc"]["fisher_records"], self.work.training("replay").records)
+        return Need(records * self._fisher_seconds(), self.fisher_memory(), self.weights)
+
+    def fisher_memory(self) -> float:
+        """Peak bytes of the Fisher's passes."""
+        part, method = self.work.training("replay").part(1), self.scale.method("full_ft")
+        return fisher_memory(self.shape, method, part, self.precision)
+
+    def _fisher_seconds(self) -> float:
+        """Seconds of one record."""
+        part, method = self.work.training("replay").part(1), self.scale.method("full_ft")
         update = 4 * self.weights / self.device.bandwidth  # squares, added up
-        seconds = records * (self._pass_seconds(method, part, setting) + update)
-        # Weights and squares stand where a run has base, copy and two moments.
-        memory = training_memory(self.shape, method, [part], setting) - 2 * self.weights
-        return Need(seconds, memory, self.weights)
+        return self._pass_seconds(method, part, Setting(self.precision)) + update
 
     def base(self, spec: dict) -> Need:
         """Pretraining from scratch; of a finished model, nothing but the files."""
@@ -220,17 +228,53 @@ class Jobs:
         found = [self.work.items(name, said, split) for name, said in named.items()]
         return [items for items in found if items.count]
 
-    def timings(self, domain: str) -> Need:
-        """Steps of all methods in turns, with Stage 0 and the Fisher beside them."""
-        methods = [self.scale.method(name) for name in self.scale["methods"]]
+    def timings(self, domain: str, room: float) -> Need:
+        """Steps of all methods in turns, with Stage 0 and the Fisher beside them, in groups that
+        `room` bytes hold."""
+        groups = self.timing_groups(self.scale["methods"], domain, room)
         rounds = self.scale["timing"]["rounds"] + 2
-        seconds = rounds * sum(self.step_seconds(method, domain) for method in methods)
-        load, size = self.work.training(domain), self.scale["stage0"]["batch_size"]
-        seconds += rounds * self._forward_seconds(load, size, size)
-        # Every method's copy and moments are held at once.
-        most = max(self.training_memory(method, domain) for method in methods)
-        others = sum(self.weights + 3 * FLOAT * trainable(self.shape, method) for method in methods)
-        return Need(seconds, most + others / self.gpus, 0.0)
+        seconds = rounds * sum(self._timed(name, domain) for group in groups for name in group)
+        return Need(seconds, max(self.timing_memory(group, domain) for group in groups), 0.0)
+
+    def _timed(self, name: str, domain: str) -> float:
+        """Seconds of one call of what the rule `timings` times."""
+        if name == "stage0":
+            size = self.scale["stage0"]["batch_size"]
+            return self._forward_seconds(self.work.training(domain), size, size)
+        if name == "fisher":
+            return FISHER_CHUNK * self._fisher_seconds()
+        return self.step_seconds(self.scale.method(name), domain)
+
+    def timing_groups(self, methods: list[str], domain: str, room: float) -> list[list[str]]:
+        """`methods`, and `stage0` and `fisher` where one of them needs it, in groups that `room`
+        bytes hold. Each begins with full_ft (without it, the first method), but for what has no
+        room beside it and stands alone."""
+        first = "full_ft" if "full_ft" in methods else methods[0]
+        once = needed_once([self.scale.method(name) for name in methods])
+        groups = [[first]]
+        for name in [*(name for name in methods if name != first), *once]:
+            tries = [*groups[-1], name], [first, name]
+            fitting = [group for group in tries if self.timing_memory(group, domain) <= room]
+            if fitting[:1] == [tries[0]]:
+                groups[-1] = tries[0]
+            else:
+                groups.append(fitting[0] if fitting else [name])
+        return groups
+
+    def timing_memory(self, group: list[str], domain: str) -> float:
+        """Peak bytes on each device where the runs of a group stand beside one another."""
+        methods = [self.scale.method(name) for name in group if name not in ONCE]
+        kept = [run_memory(self.shape, method) / self.gpus for method in methods]
+        base = self.weights if self.gpus > 1 and set(group) & set(ONCE) else 0.0
+        peaks = [
+            base + self.training_memory(method, domain) - own
+            for method, own in zip(methods, kept, strict=True)
+        ]
+        if "stage0" in group:
+            peaks.append(self.stage0_memory(domain))
+        if "fisher" in group:
+            peaks.append(self.fisher_memory())
+        return sum(kept) + max(peaks)
 
     def tune(self, method: dict, domain: str) -> Need:
         """Every learning rate of the grid, on validation splits."""

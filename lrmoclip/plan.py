@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from lrmoclip import config, devices
+from lrmoclip import config, devices, sharding
 from lrmoclip.devices import Device
 from lrmoclip.errors import UserError
 from lrmoclip.footprint import shape_of_checkpoint
@@ -26,6 +26,7 @@ MARGIN = 0.9  # of a device's memory: the rest is lost to fragments of the alloc
 GPUS = (2, 4, 8, 16, 32, 64)
 GB = 1e9
 ELSEWHERE = "a device with more memory"
+WITHOUT_EWC = f"{ELSEWHERE}, or methods without ewc"
 
 
 def plan(work: Workload, chosen: list[Device]) -> pd.DataFrame:
@@ -76,7 +77,8 @@ def _kinds(jobs: Jobs, base: str, spec: dict) -> Iterator[tuple]:
         for name, point in points.items():
             yield "train", domain, name, groups, jobs.gpus, _times(each, jobs.train(point, domain))
             yield "evaluate", domain, name, groups, 1, _times(each, scored)
-        yield "timings", domain, "", 1, jobs.gpus, jobs.timings(domain)
+        timed = jobs.timings(domain, MARGIN * jobs.device.usable)
+        yield "timings", domain, "", 1, jobs.gpus, timed
         for name, point in points.items():
             yield "tune", domain, name, 1, jobs.gpus, jobs.tune(point, domain)
 
@@ -110,6 +112,10 @@ def remedies(jobs: Jobs, rule: str, domain: str, method: str, room: float) -> st
         size = jobs.scale["stage0"]["batch_size"]
         fitting = [n for n in _halves(size) if jobs.stage0_memory(domain, n) <= room]
         return f"stage0.batch_size {fitting[0]}" if fitting else ELSEWHERE
+    if rule == "fisher":
+        return WITHOUT_EWC
+    if rule == "timings":
+        return WITHOUT_EWC if _timed_without_ewc(jobs, domain, room) <= room else ELSEWHERE
     if rule not in ("train", "tune"):
         return ELSEWHERE
     name = method or jobs.scale["methods"][0]
@@ -135,6 +141,15 @@ def remedies(jobs: Jobs, rule: str, domain: str, method: str, room: float) -> st
             found.append("LoRA with gradient checkpointing and micro_batch 1")
     found += [f"the smaller base {base}" for base in _smaller_bases(jobs, name, domain, room)[:1]]
     return ", or ".join(found) or ELSEWHERE
+
+
+def _timed_without_ewc(jobs: Jobs, domain: str, room: float) -> float:
+    """Bytes that the rule `timings` needs of the scale's other methods."""
+    points = {name: jobs.scale.method(name) for name in jobs.scale["methods"]}
+    others = [name for name, point in points.items() if point["penalty"]["name"] != "ewc"]
+    return max(
+        jobs.timing_memory(group, domain) for group in jobs.timing_groups(others, domain, room)
+    )
 
 
 def _halves(size: int) -> list[int]:
@@ -164,13 +179,8 @@ def refuse_if_too_large(bench, method: str | None = None) -> None:
     fit. It knows the records, so that it goes by the longest of them.
     """
     free, words = devices.free_memory()
-    device = Device("here", words != devices.CPU, free, 0.0, {}, 1.0, 1.0, 0.0, 0.0)
-    loads = {bench.domain: Load.of(bench.records)}
-    if method and bench.scale.method(method)["replay"]:
-        loads["replay"] = Load.of(bench.general)
-    shared = {**bench.scale.settings, "gpus": devices.world_size()}
-    work = Workload(replace(bench.scale, settings=shared), None, loads)
-    jobs = Jobs(work, shape_of_checkpoint(bench.checkpoint), device)
+    replayed = method and bench.scale.method(method)["replay"]
+    jobs = _here(bench, free, words, [bench.domain, *(["replay"] if replayed else [])])
     if method is None:
         needed, what = jobs.stage0_memory(bench.domain), "Stage 0"
     else:
@@ -185,6 +195,25 @@ def refuse_if_too_large(bench, method: str | None = None) -> None:
         f"{free / GB:.1f} GB are free on {words}",
         f"What would fit: {hint}",
     )
+
+
+def timing_groups(bench, methods: list[str]) -> list[list[str]]:
+    """`methods`, Stage 0 and the Fisher in groups (`Jobs.timing_groups`) that the free memory of
+    every device holds."""
+    free, words = devices.free_memory()
+    free = min(sharding.everyone(free))
+    return _here(bench, free, words, [bench.domain, "replay"]).timing_groups(
+        methods, bench.domain, MARGIN * free
+    )
+
+
+def _here(bench, free: float, words: str, data: list[str]) -> Jobs:
+    """The jobs of a `Workbench` on this device, by the lengths of its records."""
+    device = Device("here", words != devices.CPU, free, 0.0, {}, 1.0, 1.0, 0.0, 0.0)
+    loads = {n: Load.of(bench.general if n == "replay" else bench.records) for n in data}
+    shared = {**bench.scale.settings, "gpus": devices.world_size()}
+    work = Workload(replace(bench.scale, settings=shared), None, loads)
+    return Jobs(work, shape_of_checkpoint(bench.checkpoint), device)
 
 
 def predicted_table1(scale: config.Scale, planned: pd.DataFrame) -> pd.DataFrame:

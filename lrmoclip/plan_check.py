@@ -55,7 +55,7 @@ def check(work: Workload, reference: Path, known: dict[str, Device]) -> pd.DataF
 
 
 def _rows(work: Workload, costs: pd.DataFrame, stated: Device) -> list[dict]:
-    found = _measured(work, costs)
+    found = _measured(work, costs, stated)
     precision = work.scale.settings.get("precision", "float32")
     threads = work.scale["threads"]["train"]
     steps = [m for m in found if m.quantity == "step_s" and m.key["method"] == FITTED]
@@ -89,8 +89,9 @@ class Measured:
     value: float
 
 
-def _measured(work: Workload, costs: pd.DataFrame) -> list[Measured]:
+def _measured(work: Workload, costs: pd.DataFrame, device: Device) -> list[Measured]:
     scale = work.scale
+    gpus = scale.settings.get("gpus", 1) if device.cuda else 1
     known = costs[costs["method"].isin(scale.methods) & costs["base"].isin(list(scale["bases"]))]
     found = []
     for (stage, *names), rows in known.groupby(["stage", *KEYS], sort=False):
@@ -98,7 +99,7 @@ def _measured(work: Workload, costs: pd.DataFrame) -> list[Measured]:
             continue
         key, seconds = dict(zip(KEYS, names, strict=True)), 3600 * rows["device_hours"].median()
         if stage == "stage1":
-            seconds /= _steps(work, key["domain"])
+            seconds /= _steps(work, key["domain"]) * gpus
         found.append(Measured(key, SECONDS[stage], seconds))
         if stage == "stage1":
             first = rows.loc[rows["seed"].idxmin(), "peak_memory_mb"]

@@ -3,10 +3,13 @@ torchrun started. Everything here is also true of one process, where nothing hap
 
 import atexit
 import os
+from datetime import timedelta
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+PATIENCE = timedelta(days=1)  # of processes that wait while one of them scores a model
 
 
 def join() -> None:
@@ -15,7 +18,9 @@ def join() -> None:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE
+    )
     atexit.register(dist.destroy_process_group)
 
 

@@ -1,11 +1,12 @@
 """Learning rates: one sweep of the same grid for every method, on validation splits alone, and the
 choice by domain gain minus general loss, with the choice by domain gain kept beside it."""
 
+from collections.abc import Callable
 from statistics import fmean
 
 import pandas as pd
 
-from lrmoclip import screening
+from lrmoclip import checkpoints, screening, sharding
 from lrmoclip.errors import UserError
 from lrmoclip.evaluation import Evaluator, score
 from lrmoclip.training import train
@@ -17,16 +18,45 @@ KEYS = ["scale", "base", "domain", "method"]
 def sweep(bench: Workbench, method: str) -> list[dict]:
     """Train `method` at every rate of the grid and score it; a row a rate, in points.
 
-    domain_gain and general_loss are against the base model. general_loss is over the benchmarks
-    with validation data on which the base is above chance, or over all where it is on none. A rate
-    at which training diverges has empty scores.
+    domain_gain and general_loss are against the base model; both are empty for a rate at which
+    training diverges. As one of several processes of a torchrun, train one shard of each run; rank
+    0 scores, and the rows of the others are empty.
+    """
+    scale, lead = bench.scale, sharding.place()[0] == 0
+    gained = _judge(bench) if lead else None
+    rows = []
+    for lr in scale["tuning"]["learning_rates"]:
+        row = dict(zip(KEYS, (scale.name, bench.base, bench.domain, method), strict=True))
+        row |= {"domain_gain": None, "general_loss": None}
+        try:
+            run = bench.run(method, lr, scale["tuning"]["seed"], telemetry=False)
+            train(run)
+            model = run.merged()
+            del run  # its moments make room for what scoring needs
+            if gained:
+                row |= gained(model.eval().to(checkpoints.best_device()))
+        except UserError:  # diverged: a finding about the rate, not a reason to stop
+            pass
+        sharding.everyone(None)  # they wait here until rank 0 has scored
+        rows.append({**row, "lr": lr})
+    return rows
+
+
+def _judge(bench: Workbench) -> Callable[..., dict]:
+    """A function of a model: its domain_gain and general_loss on validation splits.
+
+    general_loss is over the benchmarks with validation data on which the base is above chance, or
+    over all where it is on none.
     """
     scale, domain = bench.scale, bench.scale.domain(bench.domain)
     facts = screening.manifest(bench.data)
     general = {r: b for r, b in scale["general"].items() if b.get("averaged", True)}
     general = screening.with_data(general, facts, "validation")
     evaluator = Evaluator.of(scale, [*general.values(), domain], bench.data, "validation")
-    found, _ = evaluator(bench.model, bench.tokenizer)
+    # A device may have no room for a base that stays beside a sharded run.
+    alone = sharding.place()[1] == 1
+    base = bench.model if alone else checkpoints.load_model(bench.checkpoint)
+    found, _ = evaluator(base, bench.tokenizer)
     above = screening.worth_scoring(general, screening.screen(found, general, facts))
     if above and above != general:
         general = above
@@ -36,22 +66,16 @@ def sweep(bench: Workbench, method: str) -> list[dict]:
         return score(found, domain), fmean(score(found, b) for b in general.values())
 
     domain_before, general_before = points(found)
-    rows = []
-    for lr in scale["tuning"]["learning_rates"]:
-        row = dict(zip(KEYS, (scale.name, bench.base, bench.domain, method), strict=True))
-        run = bench.run(method, lr, scale["tuning"]["seed"], telemetry=False)
-        try:
-            train(run)
-            found, _ = evaluator(run.merged().eval(), bench.tokenizer)
-            domain_after, general_after = points(found)
-            row |= {
-                "domain_gain": round(domain_after - domain_before, 2),
-                "general_loss": round(general_before - general_after, 2),
-            }
-        except UserError:  # diverged: a finding about the rate, not a reason to stop
-            row |= {"domain_gain": None, "general_loss": None}
-        rows.append({**row, "lr": lr})
-    return rows
+
+    def gained(model) -> dict:
+        found, _ = evaluator(model, bench.tokenizer)
+        domain_after, general_after = points(found)
+        return {
+            "domain_gain": round(domain_after - domain_before, 2),
+            "general_loss": round(general_before - general_after, 2),
+        }
+
+    return gained
 
 
 def choose(swept: pd.DataFrame) -> pd.DataFrame:

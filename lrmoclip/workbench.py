@@ -35,7 +35,7 @@ class Workbench:
         fisher = self._read_fisher() if point["penalty"]["name"] == "ewc" else None
         general = self._general(point) if point["replay"] else None
         return Run(
-            copy.deepcopy(self.model), point, self.scale["stage1"], lr, seed,
+            self._model_to_train(), point, self.scale["stage1"], lr, seed,
             self.source(method), general, fisher, telemetry, self.precision,
         )  # fmt: skip
 
@@ -90,8 +90,12 @@ class Workbench:
 
     @cached_property
     def model(self):
-        sharded = sharding.place()[1] > 1  # onto devices shard by shard, which hold no whole one
-        return checkpoints.load_model(self.checkpoint, "cpu" if sharded else None)
+        return checkpoints.load_model(self.checkpoint)
+
+    def _model_to_train(self):
+        if sharding.place()[1] > 1:  # goes onto devices shard by shard, which hold no whole one
+            return checkpoints.load_model(self.checkpoint, "cpu")
+        return copy.deepcopy(self.model)
 
     @cached_property
     def tokenizer(self):

@@ -1,7 +1,11 @@
 """The cost model against its closed form, who is charged for what, and turns that are fair."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from lrmoclip import config, costs
 from lrmoclip.costs import (
     SAVINGS,
     cost_rows,
@@ -12,7 +16,7 @@ from lrmoclip.costs import (
     saving_row,
     time_in_turns,
 )
-from tests.test_training import POINT, RESTRICTED, make_model
+from tests.test_training import POINT, RESTRICTED, make_model, make_records
 
 QWEN3_4B = {"body": 3_600_000_000, "head": 390_000_000, "d": 2560}
 EWC = {**POINT, "penalty": {"name": "ewc", "strength": 1.0}}
@@ -105,3 +109,28 @@ def test_every_contestant_is_called_in_every_round_and_none_always_first():
     assert len(rounds) == 6 and all(sorted(r) == ["a", "b", "c"] for r in rounds)
     assert [r[0] for r in rounds] == ["a", "b", "c", "a", "b", "c"]
     assert set(medians) == set("abc") and all(value >= 0 for value in medians.values())
+
+
+def test_groups_are_brought_to_the_level_of_the_first(monkeypatch):
+    """The machine is half as fast while the second group runs: nobody's ratio may show it."""
+    true = {"full_ft": 2.0, "ewc": 3.0, "lora": 5.0, "stage0": 0.5, "fisher": 1.0}
+    slowness = iter([1.0, 2.0])
+
+    def turns(contestants, rounds):
+        slow = next(slowness)
+        return {name: slow * true[name] for name in contestants}
+
+    monkeypatch.setattr(costs, "time_in_turns", turns)
+    monkeypatch.setattr(costs, "_contestant", lambda bench, name: None)
+    settings = {"stage0": {"batch_size": 4}, "ewc": {"fisher_records": 16}}
+    bench = SimpleNamespace(
+        scale=config.Scale(Path("s.yaml"), settings | {"scale": "s"}, {}), base="b", domain="d",
+        model=make_model(), records=make_records(), general=make_records(),
+    )  # fmt: skip
+    groups = [["full_ft", "ewc"], ["full_ft", "lora", "stage0", "fisher"]]
+
+    found = costs.timings(bench, groups, rounds=3)
+
+    assert found["step_s"] == {"full_ft": 2.0, "ewc": 3.0, "lora": 5.0}
+    assert found["stage0_s"] == 0.5 * -(-len(bench.records) // 4)
+    assert found["fisher_s"] == 1.0 * 16 / costs.FISHER_CHUNK

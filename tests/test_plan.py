@@ -12,14 +12,25 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lrmoclip import commands, config, devices, plan, plan_check
+from lrmoclip.batches import collate
 from lrmoclip.benchmarks.steps import records
 from lrmoclip.errors import UserError
-from lrmoclip.footprint import Part, Setting, Shape, shape_of, training_flops, training_memory
+from lrmoclip.footprint import (
+    Part,
+    Setting,
+    Shape,
+    fisher_memory,
+    run_memory,
+    shape_of,
+    training_flops,
+    training_memory,
+)
 from lrmoclip.jobs import Jobs
+from lrmoclip.objectives import fisher_diagonal
 from lrmoclip.tables import KEYS, TABLE1
 from lrmoclip.training import Run, Source
 from lrmoclip.workload import Load, Workload
@@ -149,6 +160,20 @@ def test_predicted_memory_follows_method_and_setting(method, setting, share, wit
     assert predicted == pytest.approx(measured, rel=within)
 
 
+def test_the_fisher_holds_one_gradient_at_a_time():
+    deep = {**FAMILIES["qwen3"], "num_hidden_layers": 24}
+    base, found = build(deep), shape(deep)
+    data, length = records(found.vocabulary, 2, 12, 0.25), 12
+    batches = [collate(data, [i]) for i in range(2)]
+    with Allocations() as seen:
+        fisher_diagonal(base, batches, torch.Generator().manual_seed(0))
+
+    predicted = fisher_memory(found, POINT, Part(1, length, length, 3, 3), "float32")
+    weights = 4 * found.parameters  # there before
+    assert predicted - weights == pytest.approx(seen.peak, rel=0.1)
+    assert seen.peak < 2 * weights  # squares and all gradients, which was too much for Qwen3-8B
+
+
 parts = st.builds(
     lambda records, longest, share: Part(records, longest, longest, share * longest, longest),
     st.integers(1, 64),
@@ -238,6 +263,36 @@ def test_a_larger_base_takes_more_and_a_smaller_device_longer(planned):
         assert rows.loc[("train", *fast), column] > rows.loc[("train", *small), column]
 
 
+@given(st.floats(0, 400 * GB), st.sampled_from(["qwen3-4b", "qwen3-8b"]))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_what_is_timed_together_fits_together(paper, known, room, base):
+    jobs = Jobs(paper, paper.shape(base), known["h100-80gb"])
+    methods = paper.scale["methods"]
+
+    groups = jobs.timing_groups(methods, "telecom", room)
+
+    timed = dict.fromkeys(name for group in groups for name in group)  # in order, each once
+    assert list(timed) == [*methods, "stage0", "fisher"] and methods[0] == "full_ft"
+    for group in groups:
+        assert len(group) == 1 or jobs.timing_memory(group, "telecom") <= room
+        beside = group if group[0] == "full_ft" else ["full_ft", group[0]]
+        assert beside is group or jobs.timing_memory(beside, "telecom") > room
+        alone = [run_memory(jobs.shape, paper.scale.method(m)) for m in group if m in methods]
+        assert jobs.timing_memory(group, "telecom") >= sum(alone) / jobs.gpus
+
+
+def test_of_both_bases_all_but_the_large_ones_fisher_fits_eight_gpus(planned):
+    """Weights and squares of Qwen3-8B are 65 GB, and the Fisher is made on one device."""
+    rows = planned[planned["device"] == "h100-80gb"]
+    too_large = rows[~rows["fits"]]
+
+    assert set(too_large["base"]) == {"qwen3-8b"}
+    assert set(too_large["rule"]) == {"fisher", "timings"}
+    assert set(too_large["what_would_fit"]) == {plan.WITHOUT_EWC}
+
+
 def test_what_would_fit_fits(paper, known):
     jobs = Jobs(paper, paper.shape("qwen3-4b"), known["h100-80gb"])
     point = paper.scale.method("full_ft")
@@ -277,8 +332,9 @@ def test_the_rate_is_fitted_on_full_ft_alone(known, tmp_path):
     rows = [
         dict(zip(KEYS, ("paper", "qwen3-4b", "telecom", method), strict=True))
         | {"seed": 1, "stage": "stage1", "device": "8 x NVIDIA H100", "peak_memory_mb": 3e4}
-        | {"device_hours": steps * jobs.step_seconds(work.scale.method(method), "telecom") / 3600}
+        | {"device_hours": jobs.gpus * steps * seconds / 3600}
         for method in ("full_ft", "replay", "lr_moclip")
+        for seconds in [jobs.step_seconds(work.scale.method(method), "telecom")]
     ]
     folder = tmp_path / "paper"
     folder.mkdir()

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import destroy_process_group, init_process_group
 
-from lrmoclip import cli, sharding
+from lrmoclip import cli, files, sharding
 from lrmoclip.checkpoints import WEIGHTS
 from lrmoclip.probes import ProbeBatch
 from lrmoclip.resume import Checkpoint
@@ -153,25 +153,62 @@ def test_a_sharded_run_that_died_ends_in_the_same_bits(found):
     torch.testing.assert_close(seen["resumed"], seen["undisturbed"], rtol=0, atol=0)
 
 
-def test_the_command_trains_on_what_torchrun_starts(tmp_path, tiny_base, tiny_data):
-    given = {
-        "config": TINY, "base": "qwen3-s0", "domain": "telecom", "method": "full_ft",
-        "checkpoint": tiny_base, "data": tiny_data, "seeds": 1,
-    }  # fmt: skip
-    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    command = [*options, "--outs", str(tmp_path / "sharded")]
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}"]
+def command(processes: int, words: list[str], **options) -> None:
+    """A command as a rule starts it: by itself, or by torchrun."""
+    given = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    if processes == 1:
+        assert cli.main([*words, *given]) == 0
+        return
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [sys.executable, *launch, "-m", "lrmoclip", "train", *command],
+        [sys.executable, *launch, "-m", "lrmoclip", *words, *given],
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
-    assert cli.main(["train", *options, "--outs", str(tmp_path / "one")]) == 0
 
-    assert {p.name for p in tmp_path.iterdir()} == {"sharded", "one"}
-    sharded, one = (load_file(tmp_path / f / "model" / WEIGHTS) for f in ("sharded", "one"))
+@pytest.fixture
+def given_tiny(tiny_base, tiny_data) -> dict:
+    return {
+        "config": TINY, "base": "qwen3-s0", "domain": "telecom", "checkpoint": tiny_base,
+        "data": tiny_data,
+    }  # fmt: skip
+
+
+def test_the_command_trains_on_what_torchrun_starts(tmp_path, given_tiny):
+    for processes in (1, RANKS):
+        out = tmp_path / str(processes)
+        command(processes, ["train", "--method", "full_ft"], **given_tiny, seeds=1, outs=out)
+
+    assert {p.name for p in tmp_path.iterdir()} == {"1", str(RANKS)}
+    one, sharded = (load_file(tmp_path / str(n) / "model" / WEIGHTS) for n in (1, RANKS))
     torch.testing.assert_close(sharded, one, rtol=0, atol=1e-5)
-    losses = [pd.read_csv(tmp_path / f / "training.csv")["loss"] for f in ("sharded", "one")]
+    losses = [pd.read_csv(tmp_path / str(n) / "training.csv")["loss"] for n in (1, RANKS)]
     pd.testing.assert_series_equal(*losses, rtol=1e-5)
+    records = [files.read_json(tmp_path / str(n) / "run.json") for n in (1, RANKS)]
+    assert [record["devices"] for record in records] == [1, RANKS]
+
+
+def test_rates_are_swept_on_what_torchrun_starts(tmp_path, given_tiny):
+    for processes in (1, RANKS):
+        out = tmp_path / f"{processes}.csv"
+        command(processes, ["tune", "--method", "full_ft"], **given_tiny, out=out)
+
+    one, sharded = (pd.read_csv(tmp_path / f"{n}.csv") for n in (1, RANKS))
+    assert one.notna().all(axis=None)
+    # Of ten items a choice may tip where weights differ in their last bits.
+    pd.testing.assert_frame_equal(sharded, one, atol=11)
+
+
+def test_steps_are_timed_on_what_torchrun_starts(tmp_path, given_tiny):
+    store, out = tmp_path / "stage0", tmp_path / "timings.json"
+    command(1, ["stage0"], **given_tiny, out=store)
+    methods = ["--methods", "full_ft", "lr_moclip"]
+
+    command(RANKS, ["timings", *methods], **given_tiny, store=store, out=out)
+
+    found = files.read_json(out)
+    assert set(found["step_s"]) == {"full_ft", "lr_moclip"}
+    assert all(s > 0 for s in [*found["step_s"].values(), found["stage0_s"]])
+    assert found["fisher_s"] is None  # nobody's

@@ -53,7 +53,7 @@ def _train(bench: Workbench, method: str, seed: int, out: Path) -> None:
     record = {
         "scale": scale.name, "base": bench.base, "domain": bench.domain, "method": method,
         "seed": seed, "lr": lr, **summary, "wall_s": time.perf_counter() - start,
-        "peak_memory_mb": peak_memory_mb(), "provenance": made,
+        "peak_memory_mb": peak_memory_mb(), "devices": run.ranks, "provenance": made,
     }  # fmt: skip
     with files.whole(out) as folder:
         (folder / "model").mkdir(parents=True)
@@ -134,11 +134,17 @@ def tune(bench: Workbench, method: str, out: Path) -> None:
     """Write the validation scores of one method at every rate of the grid."""
     import pandas as pd
 
+    from lrmoclip import sharding
+    from lrmoclip.plan import refuse_if_too_large
     from lrmoclip.tuning import sweep
 
+    sharding.join()
     bench.check(method)
+    refuse_if_too_large(bench, method)
     set_threads(bench.scale["threads"]["train"])
-    files.write_text(out, pd.DataFrame(sweep(bench, method)).to_csv(index=False))
+    rows = sweep(bench, method)
+    if sharding.place()[0] == 0:
+        files.write_text(out, pd.DataFrame(rows).to_csv(index=False))
 
 
 def learning_rates(sweeps: list[Path], out: Path) -> None:
@@ -155,8 +161,14 @@ def learning_rates(sweeps: list[Path], out: Path) -> None:
 
 
 def timings(bench: Workbench, methods: list[str], out: Path) -> None:
-    """Write the seconds of every method's step, of Stage 0 and of the Fisher, taken in turns."""
-    from lrmoclip import costs
+    """Write the seconds of every method's step, of Stage 0 and of the Fisher, taken in turns of as
+    many as the memory holds."""
+    from lrmoclip import costs, sharding
+    from lrmoclip.plan import timing_groups
 
+    sharding.join()
     set_threads(bench.scale["threads"]["train"])
-    files.write_json(out, costs.timings(bench, methods, bench.scale["timing"]["rounds"]))
+    groups = timing_groups(bench, methods)
+    measured = costs.timings(bench, groups, bench.scale["timing"]["rounds"])
+    if sharding.place()[0] == 0:
+        files.write_json(out, measured)
