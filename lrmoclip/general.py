@@ -1,8 +1,6 @@
-"""Which general benchmarks count: those on which the base model is better than chance.
-
-One-sided exact binomial test of the base's main metric at 5 % (scipy's `binomtest`). What a base
-at chance loses is noise, so such a benchmark enters neither `general` nor `forgetting`.
-"""
+"""Which general benchmarks count: those on which the base model is better than chance, as it was
+screened (`lrmoclip.screening`). What a base at chance loses is noise, so such a benchmark enters
+neither `general` nor `forgetting`."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ import scipy.stats
 from lrmoclip.errors import UserError
 from lrmoclip.runs import Run
 
-LEVEL = 0.05
 AT_CHANCE, PERPLEXITY = "at chance, not in forgetting", "perplexity, not averaged"
 GENERAL = [
     *("scale", "base", "role", "tasks", "metric", "n", "chance", "base_score", "base_ci", "p"),
@@ -51,16 +48,10 @@ class Screened:
         return "" if self.above else AT_CHANCE
 
 
-def above_chance(value: float, n: int, chance: float) -> float:
-    """p of the one-sided exact test that a share `value` of n items is more than chance alone."""
-    return float(scipy.stats.binomtest(round(value * n), n, chance, "greater").pvalue)
-
-
 def screen(base: Run, general: Mapping[str, Mapping]) -> dict[str, Screened]:
     """Every role of a scale's `general` under the base model, as its `metrics.json` screened them.
 
-    Records without a screening (of earlier runs) are tested here. Raises UserError for a role that
-    the screening leaves out, and for one that was not measured.
+    Raises UserError for a role that the screening leaves out, and for one that was not measured.
     """
     return {role: _screened(base, role, benchmark) for role, benchmark in general.items()}
 
@@ -72,12 +63,8 @@ def _screened(base: Run, role: str, benchmark: Mapping) -> Screened:
         return Screened(task, metric, benchmark.get("averaged", True), missing=found["missing"])
     if not benchmark.get("averaged", True):
         return Screened(task, metric, False, base.value(task, metric), base.items[task, metric])
-    if base.screening and found is None:
-        raise UserError(f"{base.path} has no screening of {role}", "Evaluate the base again.")
     if found is None:
-        value, n, chance = base.value(task, metric), base.items[task, metric], benchmark["chance"]
-        p = above_chance(value, n, chance)
-        found = {"value": value, "n": n, "chance": chance, "p": p, "above": p < LEVEL}
+        raise UserError(f"{base.path} has no screening of {role}", "Evaluate the base again.")
     names = ("value", "n", "chance", "p", "above")
     return Screened(task, metric, **{name: found[name] for name in names})
 

@@ -1,11 +1,19 @@
 """The at-chance rule: the base is scored on every general benchmark that has data, a method on
-those on which the base is significantly above chance (`general.above_chance`)."""
+those on which the base is significantly above chance, by a one-sided exact binomial test."""
 
 from pathlib import Path
 
+import scipy.stats
+
 from lrmoclip import files
 from lrmoclip.errors import UserError
-from lrmoclip.general import LEVEL, above_chance
+
+LEVEL = 0.05
+
+
+def above_chance(value: float, n: int, chance: float) -> float:
+    """p of the one-sided exact test that a share `value` of n items is more than chance alone."""
+    return float(scipy.stats.binomtest(round(value * n), n, chance, "greater").pvalue)
 
 
 def manifest(data: Path) -> dict:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrmoclip.screening import screen
+
 ROLES = {
     "general": {
         # 3 of 4 are above chance: p = 4 * 0.2^3 * 0.8 + 0.2^4 = 0.0272
@@ -31,6 +33,8 @@ MEASURED = [
     ("micro_mmlu", "acc"),
     ("micro_math", "exact_match"),
 ]
+ABOVE = {"value": 0.75, "n": 4, "chance": 0.2, "p": 0.0272, "above": True}
+AT_CHANCE = {"value": 0.75, "n": 4, "chance": 0.25, "p": 13 / 256, "above": False}
 PERPLEXITY = {"task": "wikitext", "metric": "word_perplexity", "averaged": False}
 
 
@@ -39,7 +43,8 @@ def write_run(
     screening=None, perplexity=None, empty=(),
 ) -> Path:  # fmt: skip
     """A run's folder; the path of its metrics.json. perplexity: of wikitext.
-    empty: outcomes of the domain's items whose gold result is empty."""
+    empty: outcomes of the domain's items whose gold result is empty. A base has its own screening
+    unless one is given."""
     head = {"scale": scale, "base": "qwen3-s0", "domain": domain, "method": method}
     folder = root / scale / domain / method / f"seed{seed}"
     folder.mkdir(parents=True)
@@ -62,8 +67,9 @@ def write_run(
     # Items pair by their hash, whatever the order they lie in.
     pd.DataFrame(samples[:: 1 if seed % 2 else -1]).to_parquet(folder / "samples.parquet")
     document = head | {"seed": seed, "rows": rows, "provenance": {}}
-    if screening is not None:
-        document["screening"] = screening
+    if method == "base":
+        of_test = [row for row in rows if row["split"] == "test"]
+        document["screening"] = screening or screen(of_test, ROLES["general"], {})
     (folder / "metrics.json").write_text(json.dumps(document))
     if record is not None:
         (folder / "run.json").write_text(json.dumps(record))

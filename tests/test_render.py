@@ -7,7 +7,17 @@ from lrmoclip import render, tables
 from lrmoclip.general import general
 from lrmoclip.render import CONSOLE, MARKDOWN, STAND_INS
 from lrmoclip.runs import load, metrics_table
-from tests.handmade import BASE, METHODS, PERPLEXITY, ROLES, hours, write_run, write_study
+from tests.handmade import (
+    ABOVE,
+    AT_CHANCE,
+    BASE,
+    METHODS,
+    PERPLEXITY,
+    ROLES,
+    hours,
+    write_run,
+    write_study,
+)
 
 WITH_PERPLEXITY = ROLES | {"general": ROLES["general"] | {"wikitext": PERPLEXITY}}
 
@@ -66,10 +76,8 @@ def test_sizes_and_resolution_stand_under_the_table(tmp_path):
 
 
 def test_the_bases_scores_say_what_does_not_count(tmp_path):
-    fair = {"mmlu": ROLES["general"]["mmlu"] | {"chance": 0.25}}
-    [head, mmlu] = rows(
-        render.screened(made(write_study(tmp_path), ROLES | {"general": fair})[1], MARKDOWN)
-    )
+    paths = write_study(tmp_path, screening={"mmlu": AT_CHANCE, "math": ABOVE})
+    [head, mmlu, _] = rows(render.screened(made(paths)[1], MARKDOWN))
     assert head[1:4] == ["benchmark", "metric", "items"]
     assert mmlu[1:3] == ["mmlu", "acc"] and mmlu[4] == "25.0" and mmlu[6] == "0.0508"
     assert mmlu[-1] == "at chance, not in forgetting"
@@ -90,8 +98,8 @@ def test_each_method_has_its_score_and_its_perplexity_over_the_bases(tmp_path):
 
 
 def test_benchmarks_at_chance_have_no_column_of_scores(tmp_path):
-    fair = {**ROLES["general"], "mmlu": ROLES["general"]["mmlu"] | {"chance": 0.25}}
-    table, screened, metrics = made(write_study(tmp_path), ROLES | {"general": fair})
+    paths = write_study(tmp_path, screening={"mmlu": AT_CHANCE, "math": ABOVE})
+    table, screened, metrics = made(paths)
     text = render.scores(screened, metrics, table, MARKDOWN)
     assert rows(text)[0] == ["domain", "method", "math"]
     assert "perplexity" not in text

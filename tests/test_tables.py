@@ -12,7 +12,7 @@ from lrmoclip import tables
 from lrmoclip.errors import UserError
 from lrmoclip.runs import METRICS, load, metrics_table
 from lrmoclip.tables import REGIMES, TABLE1, data_sizes, gather, regimes, to_csv
-from tests.handmade import METHODS, ROLES, hours, write_run, write_study
+from tests.handmade import ABOVE, METHODS, ROLES, hours, write_run, write_study
 
 
 def table1(paths, costs, roles=ROLES, methods=METHODS, sizes=None):
@@ -122,8 +122,9 @@ def test_without_general_benchmarks_forgetting_is_empty(paths, costs):
     assert table[["general", "forgetting", "forgetting_ci"]].isna().all(axis=None)
 
 
-def test_other_roles_count_in_general(paths, costs):
+def test_other_roles_count_in_general(tmp_path, costs):
     roles = ROLES | {"general": {"coding": ROLES["general"]["mmlu"]}}
+    paths = write_study(tmp_path, screening={"coding": ABOVE})
     row = table1(paths, costs, roles).set_index("method").loc["full_ft"]
     assert row["general"] == 37.5 and np.isnan(row["mmlu"])
 
@@ -168,7 +169,8 @@ def test_a_missing_base_is_named(paths, costs):
         table1(paths[1:], costs)
 
 
-def test_a_missing_measurement_is_named(paths, costs):
+def test_a_missing_measurement_is_named(tmp_path, costs):
+    paths = write_study(tmp_path, screening={"bbh": ABOVE})
     roles = {**ROLES, "general": {"bbh": {"task": "micro_bbh", "metric": "acc", "chance": 0}}}
     with pytest.raises(UserError, match="no acc of micro_bbh"):
         table1(paths, costs, roles)
