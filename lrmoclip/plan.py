@@ -22,7 +22,6 @@ PLAN = [
     *("scale", "rule", "base", "domain", "method", "jobs", "device", "gpus", "gpu_hours_per_job"),
     *("gpu_hours", "wall_hours", "peak_memory_gb", "disk_gb", "usd", "fits", "what_would_fit"),
 ]
-MARGIN = 0.9  # of a device's memory: the rest is lost to fragments of the allocator
 GPUS = (2, 4, 8, 16, 32, 64)
 GB = 1e9
 ELSEWHERE = "a device with more memory"
@@ -34,8 +33,8 @@ def plan(work: Workload, chosen: list[Device]) -> pd.DataFrame:
 
     gpus: that one job uses, 0 on a CPU, whose hours then count as gpu_hours. wall_hours: of all
     jobs one after the other. disk_gb: what all jobs leave. peak_memory_gb: of each GPU, or of the
-    process. fits: within 90 % of the device's memory; where it does not, what_would_fit says what
-    would. The rule `tune` is not part of a default run.
+    process. fits: within the device's memory less what is lost between tensors (`Device.room`);
+    where it does not, what_would_fit says what would. The rule `tune` is not part of a default run.
     """
     rows = []
     for device in chosen:
@@ -44,8 +43,7 @@ def plan(work: Workload, chosen: list[Device]) -> pd.DataFrame:
             for rule, domain, method, count, gpus, need in _kinds(jobs, base, spec):
                 row = {"scale": work.scale.name, "rule": rule, "base": base, "domain": domain}
                 row |= {"method": method, "jobs": count} | _costs(device, gpus, count, need)
-                fits = need.memory <= MARGIN * device.usable
-                room = MARGIN * device.usable
+                fits, room = need.memory <= device.room, device.room
                 row["fits"] = fits
                 row["what_would_fit"] = "" if fits else remedies(jobs, rule, domain, method, room)
                 rows.append(row)
@@ -77,7 +75,7 @@ def _kinds(jobs: Jobs, base: str, spec: dict) -> Iterator[tuple]:
         for name, point in points.items():
             yield "train", domain, name, groups, jobs.gpus, _times(each, jobs.train(point, domain))
             yield "evaluate", domain, name, groups, 1, _times(each, scored)
-        timed = jobs.timings(domain, MARGIN * jobs.device.usable)
+        timed = jobs.timings(domain, jobs.device.room)
         yield "timings", domain, "", 1, jobs.gpus, timed
         for name, point in points.items():
             yield "tune", domain, name, 1, jobs.gpus, jobs.tune(point, domain)
@@ -186,10 +184,12 @@ def refuse_if_too_large(bench, method: str | None = None) -> None:
     else:
         point = bench.scale.method(method)
         needed, what = jobs.training_memory(point, bench.domain), method
-    if needed <= free:
+    room = jobs.device.room
+    if needed <= room:
         return
     rule = "train" if method else "stage0"
-    hint = remedies(jobs, rule, bench.domain, method or "", free)
+    hint = remedies(jobs, rule, bench.domain, method or "", room)
+    needed *= free / room  # with what is lost between tensors
     raise UserError(
         f"{bench.base}, {bench.domain}, {what}: needs about {needed / GB:.1f} GB, "
         f"{free / GB:.1f} GB are free on {words}",
@@ -201,10 +201,8 @@ def timing_groups(bench, methods: list[str]) -> list[list[str]]:
     """`methods`, Stage 0 and the Fisher in groups (`Jobs.timing_groups`) that the free memory of
     every device holds."""
     free, words = devices.free_memory()
-    free = min(sharding.everyone(free))
-    return _here(bench, free, words, [bench.domain, "replay"]).timing_groups(
-        methods, bench.domain, MARGIN * free
-    )
+    jobs = _here(bench, min(sharding.everyone(free)), words, [bench.domain, "replay"])
+    return jobs.timing_groups(methods, bench.domain, jobs.device.room)
 
 
 def _here(bench, free: float, words: str, data: list[str]) -> Jobs:

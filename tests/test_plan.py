@@ -396,6 +396,30 @@ def test_what_does_not_fit_is_refused_in_one_line(method, tmp_path, monkeypatch)
     assert (method or "Stage 0") in message
 
 
+def test_what_is_lost_between_tensors_is_counted(tmp_path, monkeypatch):
+    write_config(tmp_path, {**SMOLLM2, "num_hidden_layers": 60})
+    bench = bench_of(config.load(CONFIGS / "micro.yaml"), tmp_path)
+    free(monkeypatch, 1.0)
+    with pytest.raises(UserError) as raised:
+        plan.refuse_if_too_large(bench, "full_ft")
+    needed = float(re.search(r"about (\d+\.\d) GB", str(raised.value))[1])
+
+    free(monkeypatch, needed - 0.1)  # the tensors alone have room in it
+    with pytest.raises(UserError, match=f"about {needed} GB"):
+        plan.refuse_if_too_large(bench, "full_ft")
+    free(monkeypatch, needed + 0.1)
+    plan.refuse_if_too_large(bench, "full_ft")
+
+
+def test_what_runs_took_is_within_what_is_counted(known):
+    checked = pd.read_csv(REFERENCE / "paper" / "plan_check.csv")
+    checked = checked[checked["quantity"] == "peak_memory_gb"]
+    assert set(checked["scale"]) == {"micro", "smollm2"}
+
+    lost = known["cpu-2"].usable / known["cpu-2"].room
+    assert (checked["measured"] <= lost * checked["predicted"]).all()
+
+
 def test_the_small_scales_fit_into_small_machines(tmp_path, monkeypatch):
     """micro into 4 GB, smollm2 into 8, with records as long as their longest."""
     micro = config.load(CONFIGS / "micro.yaml")
