@@ -18,7 +18,7 @@ REFERENCE = KEPT / "micro"
 DOMAINS = ("telecom", "nl2sql")
 LEAST = {  # methods, and seeds of each
     "micro": (["full_ft", "lora", "replay", "ewc", "lr_adamw", "full_moclip", "lr_moclip"], 5),
-    "smollm2": (["full_ft", "replay", "ewc", "lr_moclip"], 2),
+    "smollm2": (["full_ft", "replay", "ewc", "lr_moclip"], 3),
     "families": (["full_ft", "lr_moclip"], 3),
 }
 POINTS = 0.011  # two decimals, and the same of what they are compared with
@@ -193,17 +193,18 @@ def real():
     return pd.read_csv(KEPT / "smollm2" / "table1.csv").set_index(["domain", "method"])
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_c4_is_not_shown_by_the_real_model(real, domain):
-    trained = real.loc[domain].drop("base")
-    lead = trained.loc["lr_moclip", "domain_score"] - trained.loc["full_ft", "domain_score"]
-    assert lead <= 0
-    spread = trained["domain_score"].max() - trained["domain_score"].min()
-    assert spread < trained["resolution"].iloc[0]
-    if domain == "nl2sql":
-        assert trained["domain_score"].max() < 5
-    else:
-        assert (trained["domain_score"] > real.loc[(domain, "base"), "domain_score"]).all()
+def test_c4_does_not_hold_for_the_real_model(real):
+    sql, telecom = real.loc["nl2sql"], real.loc["telecom"]
+    assert sql.loc["full_ft", "domain_score"] > 2 * sql.loc["full_ft", "resolution"]
+    lead = sql.loc["full_ft", "domain_score"] - sql.loc["lr_moclip", "domain_score"]
+    assert lead > sql.loc["full_ft", "resolution"] and sql.loc["lr_moclip", "domain_score"] < 3
+    regimes = pd.read_csv(KEPT / "smollm2" / "regimes.csv").set_index("domain")
+    ends, all_positions = regimes.loc["nl2sql", ["gold_in_set_eos", "gold_in_set"]]
+    assert ends < all_positions - 20  # the end of sequence is what the sets lack
+
+    trained = telecom.loc[["full_ft", "replay", "ewc", "lr_moclip"], "domain_score"]
+    assert (trained > telecom.loc["base", "domain_score"]).all()
+    assert trained.max() - trained.min() < telecom.loc["full_ft", "resolution"]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
@@ -216,8 +217,7 @@ def test_c5_does_not_hold_for_the_real_model(real, domain):
     perplexity = metrics[chosen].groupby("method")["value"].mean()
     assert perplexity.idxmax() == "lr_moclip"
     rise = perplexity / perplexity["base"] - 1
-    if domain == "telecom":
-        assert rise["lr_moclip"] > 5 * rise.drop("lr_moclip").max()
+    assert rise["lr_moclip"] > 3 * rise["full_ft"]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
