@@ -34,8 +34,8 @@ class Device:
     @property
     def room(self) -> float:
         """Bytes that predicted tensors may fill. The rest is lost between them: a tenth on a GPU
-        (assumed), more in a process, whose memory was up to 1 / 0.73 of the prediction."""
-        return (0.9 if self.cuda else 0.73) * self.usable
+        (assumed), more in a process, whose memory was up to 1 / 0.65 of the prediction."""
+        return (0.9 if self.cuda else 0.65) * self.usable
 
     def rate(self, precision: str, threads: int) -> float:
         """FLOP/s of a job; on a CPU of so many threads, each a core."""
