@@ -68,11 +68,14 @@ class Batch:
         return Batch(self.input_ids.to(device), self.targets.to(device))
 
 
-def encode(records: list[dict], tokenizer, prompting: dict | None = None) -> Encoded:
+def encode(
+    records: list[dict], tokenizer, prompting: dict | None = None, context: int | None = None
+) -> Encoded:
     """Tokenise each record's framed prompt, its answer and the end of sequence.
 
-    prompting: the scale's, plain by default (see `framed`). UserError where it asks for a chat
-    template that the tokenizer lacks.
+    prompting: the scale's, plain by default (see `framed`). context: tokens that the model can
+    read. UserError where the prompting asks for a chat template that the tokenizer lacks, and for a
+    record beyond the context.
     """
     chat = (prompting or PLAIN)["chat_template"]
     prompts = framed([r["prompt"] for r in records], tokenizer, prompting)
@@ -85,6 +88,12 @@ def encode(records: list[dict], tokenizer, prompting: dict | None = None) -> Enc
         texts = [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)]
         whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
     eos = tokenizer.eos_token_id
+    for record, ids in zip(records, whole, strict=True):
+        if context is not None and len(ids) > context:
+            raise UserError(
+                f"record {record['id']}: {len(ids)} tokens, the model reads {context}",
+                "Shorten it, or leave it out of the data",
+            )
     return Encoded(
         ids=[torch.tensor([*ids, eos]) for ids in whole],
         prompt_lengths=[len(p) for p in first],

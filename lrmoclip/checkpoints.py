@@ -1,34 +1,43 @@
-"""Base models and trained models: ordinary Hugging Face checkpoints, read without remote code."""
+"""Base models and trained models: ordinary Hugging Face checkpoints, read without remote code, with
+a manifest of their files' digests."""
 
 from pathlib import Path
 
-from lrmoclip import files
+from lrmoclip.artefacts import Folder
 from lrmoclip.errors import UserError
 
-WEIGHTS, TOKENIZER, PROVENANCE = "model.safetensors", "tokenizer.json", "provenance.json"
-_AGAIN = "Delete the folder and run again"
+KIND = "checkpoint"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
 
-def load_model(folder: Path, device: str | None = None):
-    """The causal LM of a checkpoint folder, in evaluation mode on `device`, by default the best
-    there is."""
+def folder(path: Path) -> Folder:
+    """A checkpoint folder, nothing of it checked yet."""
+    return Folder(path, KIND, "lrmoclip base (or train, of a run)")
+
+
+def load_model(folder: Folder, device: str | None = None):
+    """The causal LM of a checkpoint, in evaluation mode on `device`, by default the best there is.
+
+    UserError where a file is not what was written, or the weights are not those of its config.
+    """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    _require(folder, WEIGHTS)
+    folder.file(WEIGHTS)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            folder,
+            folder.whole(),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _damaged(folder, error) from None
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise _unreadable(folder, error) from None
     if wrong := [*found["missing_keys"], *found["mismatched_keys"]]:
         # transformers would draw these at random.
-        raise UserError(f"{folder}: weights without {wrong[0]}", _AGAIN)
+        name = wrong[0] if isinstance(wrong[0], str) else wrong[0][0]
+        raise UserError(f"{folder.path}: weights that do not fit its config ({name})", folder.hint)
     return model.eval().to(device or best_device())
 
 
@@ -39,47 +48,68 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_tokenizer(folder: Path):
-    """The tokenizer of a checkpoint folder."""
+def load_tokenizer(folder: Folder):
+    """The tokenizer of a checkpoint. UserError as `load_model`."""
     from transformers import AutoTokenizer
 
-    _require(folder, TOKENIZER)
+    folder.file(TOKENIZER)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            folder.whole(), local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:  # the Rust side raises bare Exceptions
-        raise _damaged(folder, error) from None
+        raise _unreadable(folder, error) from None
 
 
-def save(folder: Path, model, tokenizer, provenance: dict) -> None:
-    """Write model and tokenizer into `folder`, which must be a temporary one (`files.whole`)."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    hashes = {"weights": files.sha256(Path(folder) / WEIGHTS)}
-    files.write_json(folder / PROVENANCE, {**provenance, **hashes})
+def context(folder: Folder) -> int:
+    """Tokens that a checkpoint's model can read at a time."""
+    from transformers import AutoConfig
+
+    folder.file("config.json")
+    try:
+        said = AutoConfig.from_pretrained(
+            folder.path, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder, error) from None
+    limit = getattr(said.get_text_config(), "max_position_embeddings", None)
+    return int(limit) if limit else 2**31  # such as state-space models
 
 
-def identity(folder: Path, config: str) -> dict[str, str]:
-    """Hashes of a base model and of its tokenizer, as a candidate store records them.
+def check_pair(folder: Folder, model, tokenizer) -> None:
+    """Refuse a tokenizer that can name a token for which the model has no row."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if (tokens := len(tokenizer)) > rows:
+        raise UserError(
+            f"{folder.path}: its tokenizer has {tokens} tokens, its model {rows} rows", folder.hint
+        )
+
+
+def save(path: Path, model, tokenizer) -> None:
+    """Write model and tokenizer into a draft. UserError for weights that are not finite: a model
+    that diverged is not a result."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"{name}: weights that are not finite, the model diverged",
+                "Lower the learning rate",
+            )
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def identity(folder: Folder, config: str) -> dict[str, str]:
+    """Digests of a base model and of its tokenizer, as a candidate store records them.
 
     Raises UserError for a base that was made from another config than the one with the hash
-    `config`, and for weights that changed since they were written.
+    `config`, and for files that changed since they were written.
     """
-    for name in (WEIGHTS, TOKENIZER, PROVENANCE):
-        _require(folder, name)
-    made = files.read_json(Path(folder) / PROVENANCE)
-    if made.get("config") != config:
-        raise UserError(f"{folder}: base checkpoint made from another config", _AGAIN)
-    found = files.sha256(Path(folder) / WEIGHTS)
-    if made.get("weights") != found:
-        raise UserError(f"{Path(folder) / WEIGHTS}: damaged, its checksum differs", _AGAIN)
-    return {"base": found, "tokenizer": files.sha256(Path(folder) / TOKENIZER)}
+    if folder.about.get("config") != config:
+        raise UserError(f"{folder.path}: base checkpoint made from another config", folder.hint)
+    names = {"base": WEIGHTS, "tokenizer": TOKENIZER}
+    return {key: folder.digest(name) for key, name in names.items()}
 
 
-def _require(folder: Path, name: str) -> None:
-    if not (Path(folder) / name).exists():
-        raise UserError(f"{folder}: no {name}", "Make the base first: lrmoclip base")
-
-
-def _damaged(folder: Path, error: Exception) -> UserError:
+def _unreadable(folder: Folder, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
-    return UserError(f"{folder}: not a readable checkpoint ({reason})", _AGAIN)
+    return UserError(f"{folder.path}: not a readable checkpoint ({reason})", folder.hint)

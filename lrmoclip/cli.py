@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 from lrmoclip.errors import UserError
+from lrmoclip.files import is_full
 
 # Nothing is downloaded but by `fetch`, and forked tokenizers only warn.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -26,6 +27,11 @@ def main(argv: list[str] | None = None) -> int:
         run(**arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"error: {error.filename or error}: no space left", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if (error.name or "lrmoclip").startswith("lrmoclip"):

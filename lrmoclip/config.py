@@ -1,20 +1,19 @@
-"""A scale's configuration: YAML, validated by the JSON Schema that the file itself names.
+"""A scale's configuration: YAML, typed by `lrmoclip.schema`.
 
 Paths in a config are relative to the config's own folder."""
 
 import csv
 import hashlib
 import json
-import math
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import jsonschema
-import yaml
-
 from lrmoclip import files
 from lrmoclip.errors import UserError
+from lrmoclip.schema import MethodsFile, ScaleFile
+from lrmoclip.typed import read_yaml
 
 # What `--config` may say.
 CHOICES = ("scales", "methods", "seeds", "domains", "data_dir")
@@ -90,22 +89,23 @@ def load(path: Path) -> Scale:
     Raises UserError with file, key and allowed values for the first thing that is wrong.
     """
     path = Path(path)
-    settings = read_yaml(path)
-    if "scale" not in settings:
-        raise UserError(f"{path}: not a scale's config", "Name one that has the key scale")
+    settings = as_written(read_yaml(path, ScaleFile))
     methods_path = path.parent / settings["methods_file"]
-    document = read_yaml(methods_path)
+    document = as_written(read_yaml(methods_path, MethodsFile))
     methods = {
         name: {**document["defaults"], **point} for name, point in document["methods"].items()
     }
     scale = Scale(path, settings, methods)
     for name in scale["methods"]:
         scale.method(name)
-    if scale["stage0"]["k_min"] > scale["stage0"]["k_max"]:
-        raise UserError(f"{path}: stage0.k_min is above stage0.k_max", "Lower k_min")
     for name, point in methods.items():
         _check_point(methods_path, name, point, scale["stage0"])
     return scale
+
+
+def as_written(document) -> dict:
+    """A checked file's content, without what it leaves to the defaults."""
+    return document.model_dump(exclude_unset=True, by_alias=True)
 
 
 def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
@@ -136,9 +136,11 @@ def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
                 scale.method(method)
         if "seeds" in chosen:
             seeds = _listed(chosen, "seeds")
-            if not all(seed.isdecimal() and int(seed) > 0 for seed in seeds):
+            # As they are written in a folder's name, so that each has one.
+            if not all(re.fullmatch("[1-9][0-9]{0,8}", seed) for seed in seeds):
                 raise UserError(
-                    f"--config seeds: {chosen['seeds']!r}", "Allowed: whole numbers above 0: 1,2,3"
+                    f"--config seeds: {chosen['seeds']!r}",
+                    "Allowed: whole numbers from 1 to 999999999: 1,2,3",
                 )
             scale.settings["seeds"] = [int(seed) for seed in seeds]
         scales[scale.name] = scale
@@ -173,32 +175,6 @@ def _listed(chosen: dict, key: str) -> list[str]:
     return parts
 
 
-def read_yaml(path: Path) -> dict:
-    """A YAML file's content, validated against the JSON Schema named by its key `$schema`."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file", "Name an existing config")
-    try:
-        document = yaml.safe_load(files.read_text(path))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("$schema"), str):
-        raise UserError(f"{path}: no key $schema", "Name the schema as workflow/config/ does")
-    schema_path = Path(path).parent / document["$schema"]
-    if not schema_path.exists():
-        raise UserError(f"{path}: $schema: no such file {schema_path}", "Mend the relative path")
-    schema = yaml.safe_load(schema_path.read_text(encoding="utf-8"))
-    if (place := _not_finite(document)) is not None:  # NaN passes every bound of a schema
-        raise UserError(f"{path}: {place}: nan or infinite", "Allowed: finite numbers")
-    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(document))
-    # A wrong name makes all other settings of its axis unevaluated, too: the name is the mistake.
-    causes = [error for error in errors if error.validator != "unevaluatedProperties"]
-    worst = jsonschema.exceptions.best_match(causes or errors)
-    if worst is not None:
-        key = ".".join(str(part) for part in worst.absolute_path) or "top level"
-        raise UserError(f"{path}: {key}: {_in_words(worst)}", _allowed(worst))
-    return document
-
-
 def fingerprint(value) -> str:
     """Short hash of a JSON-serialisable value, the same for equal content."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
@@ -206,10 +182,8 @@ def fingerprint(value) -> str:
 
 
 def _check_point(path: Path, name: str, point: dict, stage0: dict) -> None:
-    """What a schema of single axes can't see: what Stage 0 collected bounds what a method reads."""
+    """What a method's own file can't know: what Stage 0 collected bounds what it reads."""
     objective, place = point["objective"], f"{path}: methods.{name}.objective"
-    if "negatives" in objective and objective.get("denominator") != "union":
-        raise UserError(f"{place}: negatives need the union", "Set denominator: union")
     for key in ("coverage", "k_max"):
         if objective.get(key, 0) > stage0[key]:
             raise UserError(
@@ -227,33 +201,3 @@ def _known(path: Path, what: str, name: str, table: dict) -> dict:
     if name not in table:
         raise UserError(f"{path}: unknown {what} {name!r}", f"Known: {', '.join(table)}")
     return table[name]
-
-
-def _not_finite(value, place: str = "") -> str | None:
-    """The key of the first number that is NaN or infinite."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else place
-    pairs = value.items() if isinstance(value, dict) else ()
-    pairs = enumerate(value) if isinstance(value, list) else pairs
-    found = (_not_finite(inner, f"{place}.{key}".lstrip(".")) for key, inner in pairs)
-    return next((name for name in found if name is not None), None)
-
-
-def _in_words(error: jsonschema.ValidationError) -> str:
-    return " ".join(error.message.split())
-
-
-def _allowed(error: jsonschema.ValidationError) -> str:
-    if error.validator == "additionalProperties" and "properties" in error.schema:
-        return f"Allowed keys: {', '.join(k for k in error.schema['properties'] if k[0] != '$')}"
-    if error.validator == "required":
-        return "Add the key"
-    if error.validator == "unevaluatedProperties":
-        names = dict(error.schema["properties"])
-        if jsonschema.Draft202012Validator(error.schema["if"]).is_valid(error.instance):
-            names |= error.schema["then"]["properties"]
-        return f"Allowed keys: {', '.join(names)}"
-    limits = ("type", "enum", "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
-    limits += ("pattern", "minItems", "maxItems")
-    rules = [f"{k} {error.schema[k]}" for k in limits if k in error.schema]
-    return f"Allowed: {', '.join(rules)}" if rules else "Mend the value"

@@ -19,6 +19,7 @@ from lrmoclip.objectives import fisher_diagonal
 from lrmoclip.stage0 import collect_batch
 from lrmoclip.workbench import Workbench
 
+TIMINGS = "timings"  # the kind of artefact
 FISHER_CHUNK = 8  # records of one timed call
 ONCE = ("stage0", "fisher")  # what is charged once for all steps
 SAVINGS = [  # columns of savings.csv

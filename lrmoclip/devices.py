@@ -4,8 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lrmoclip.config import read_yaml
+from lrmoclip.config import as_written
 from lrmoclip.errors import UserError
+from lrmoclip.schema import DevicesFile
+from lrmoclip.typed import read_yaml
 
 CPU = "this machine"  # in words
 
@@ -58,7 +60,7 @@ def load(path: Path) -> dict[str, Device]:
             usd_per_hour=said["usd_per_hour"],
             cores=said.get("cores", 1),
         )
-        for name, said in read_yaml(path)["devices"].items()
+        for name, said in as_written(read_yaml(path, DevicesFile))["devices"].items()
     }
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from lrmoclip import checkpoints
+from lrmoclip.artefacts import Folder
 from lrmoclip.batches import PLAIN
 from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
@@ -35,7 +36,7 @@ class Evaluator:
             )
 
     @classmethod
-    def of(cls, scale: Scale, benchmarks: list[dict], data: Path, split: str) -> "Evaluator":
+    def of(cls, scale: Scale, benchmarks: list[dict], data: Folder, split: str) -> "Evaluator":
         """One for these benchmarks with the scale's settings."""
         settings = scale["evaluation"]
         return cls(
@@ -47,11 +48,13 @@ class Evaluator:
             backend=settings.get("backend", "hf"),
         )
 
-    def checkpoint(self, folder: Path) -> tuple[list[dict], list[dict]]:
-        """As a call with the model and the tokenizer of a checkpoint folder."""
+    def checkpoint(self, folder: Folder) -> tuple[list[dict], list[dict]]:
+        """As a call with the model and the tokenizer of a checkpoint."""
         if self.backend == "vllm":
-            return self._score(self._vllm(folder))
-        return self(checkpoints.load_model(folder), checkpoints.load_tokenizer(folder))
+            return self._score(self._vllm(folder.whole()))
+        tokenizer, model = checkpoints.load_tokenizer(folder), checkpoints.load_model(folder)
+        checkpoints.check_pair(folder, model, tokenizer)
+        return self(model, tokenizer)
 
     def __call__(self, model, tokenizer) -> tuple[list[dict], list[dict]]:
         """(scores, items): rows of `benchmark, split, metric, value, n` and, for each metric that

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
-from lrmoclip import config, files, hub
+from lrmoclip import artefacts, config, files, hub
 from lrmoclip.errors import UserError
 
 # What is downloaded: weights, text and tables; never a pickle or a script.
@@ -36,11 +36,18 @@ def fetch(scale: config.Scale, cache: Path | None = None) -> hub.Lock:
     if constants.HF_HUB_OFFLINE:
         raise UserError("HF_HUB_OFFLINE is set", "Unset it: fetch needs the network")
     _make(cache)
-    entries = {}
-    for repo, (kind, revision) in wanted.items():
-        old = lock.repositories.get(repo, {})
-        kept = (old.get("kind"), old.get("asked")) == (kind, revision)
-        entries[repo] = old if kept else _resolve(repo, kind, revision, cache)
+    with artefacts.loose(lock.path, hub.KIND) as made:
+        entries = {}
+        for repo, (kind, revision) in wanted.items():
+            old = lock.repositories.get(repo, {})
+            kept = (old.get("kind"), old.get("asked")) == (kind, revision)
+            entries[repo] = old if kept else _resolve(repo, kind, revision, cache)
+        made.about["repositories"] = _fetched(scale, entries, cache)
+    return hub.Lock(lock.path, scale.path, made.about["repositories"])
+
+
+def _fetched(scale: config.Scale, entries: dict[str, dict], cache: Path) -> dict[str, dict]:
+    """Download what the cache lacks of the entries; returns them with every digest."""
     lacking = {repo: _lacking(repo, entry, cache) for repo, entry in entries.items()}
     for name, spec in scale["bases"].items():
         if "hub" in spec:
@@ -52,9 +59,7 @@ def fetch(scale: config.Scale, cache: Path | None = None) -> hub.Lock:
         raise _full(cache, needed, f"{free} are free")
     for repo, names in lacking.items():
         _download(repo, entries[repo], names, cache, needed)
-        entries[repo] = _pinned(repo, entries[repo], names, cache)
-    files.write_json(lock.path, {"repositories": entries})
-    return hub.Lock(lock.path, scale.path, entries)
+    return {repo: _pinned(repo, entries[repo], lacking[repo], cache) for repo in entries}
 
 
 def _resolve(repo: str, kind: str, revision: str, cache: Path) -> dict:

@@ -1,82 +1,48 @@
-"""Files appear whole or not at all: everything is written to a temporary name and then renamed."""
+"""Reading and writing files: what is wrong with one is said in one line. JSON of ours is sealed:
+its last entry is the SHA-256 of all before it, and whoever reads it checks that.
+
+Writing here is plain. What must appear whole or not at all is written into an `artefacts` draft."""
 
 import errno
 import hashlib
 import json
-import os
-import shutil
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 from lrmoclip.errors import UserError
 
-# What the system says where the user must make room or mend rights.
-_UNWRITABLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
-}
+SEAL = "sha256"
+_AGAIN = "Delete it and run again"
+# Text that stands in an error where a library wraps or foresees a full disk in words of its own.
+_FULL = ("No space left", "Not enough disk space", "disk is full", "os error 28", "os error 122")
 
 
-@contextmanager
-def whole(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target` (a file or a folder) and rename it on success.
+def write_text(path: Path, text: str) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
 
-    An exception leaves nothing behind and an older `target` as it was. A full disk or a folder
-    that can't be written becomes a UserError.
+
+def write_json(path: Path, value) -> None:
+    write_text(path, _as_json(value))
+
+
+def write_jsonl(path: Path, records: Iterable[dict]) -> None:
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+
+
+def write_sealed(path: Path, kind: str, content: Mapping) -> None:
+    """Write `content` as a JSON object that begins with its `kind` and ends with its seal.
+
+    `content` has neither key, and only what JSON gives back as it was.
     """
-    target = Path(target)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if temporary.is_dir() and target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except (OSError, sqlite3.OperationalError, SafetensorError) as error:
-        if not _is_about_writing(error):
-            raise
-        raise UserError(
-            f"{target}: cannot be written ({error})", "Free disk space or mend the folder's rights"
-        ) from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        elif temporary.exists():
-            temporary.unlink()
+    write_text(path, sealed({"kind": kind, **content}))
 
 
-def _is_about_writing(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _UNWRITABLE
-    return "I/O error" in str(error) or "disk" in str(error)
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether the disk is full, which libraries wrap in errors of their own, or ask beforehand."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error) for words in ("No space left", "Not enough disk space")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def write_text(target: Path, text: str) -> None:
-    with whole(target) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-
-
-def write_json(target: Path, value) -> None:
-    write_text(target, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-
-
-def write_jsonl(target: Path, records: Iterable[dict]) -> None:
-    write_text(target, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+def sealed(content: Mapping) -> str:
+    """The text of a JSON object, closed by the digest of all before it."""
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return _as_json({**content, SEAL: digest})
 
 
 def read_text(path: Path) -> str:
@@ -84,12 +50,11 @@ def read_text(path: Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}", _AGAIN) from None
+    except (OSError, ValueError) as error:  # the latter for a null byte in a name
         raise UserError(
-            f"{path}: not UTF-8 at byte {error.start}", "Delete it and run again"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror})", "Make it with the rule that owns it"
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})",
+            "Make it with the rule that owns it",
         ) from None
 
 
@@ -98,36 +63,29 @@ def read_json(path: Path) -> dict:
     try:
         value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg})", "Delete it and run again"
-        ) from None
+        raise UserError(f"{path}, line {error.lineno}: not JSON ({error.msg})", _AGAIN) from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply", _AGAIN) from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not a JSON object", "Delete it and run again")
+        raise UserError(f"{path}: not a JSON object", _AGAIN)
     return value
 
 
-def read_jsonl(path: Path, fields: Iterable[str] = ("id", "prompt", "answer")) -> list[dict]:
-    """The records of a JSON Lines file, at least one, each with at least `fields` as text.
+def read_sealed(path: Path, kind: str) -> dict:
+    """What `write_sealed` wrote, without kind and seal. UserError for a file of another kind, and
+    for one that is not, to the byte, what was written."""
+    value = read_json(path)
+    if value.get("kind") != kind:
+        found = f"of the kind {value['kind']!r}" if "kind" in value else "made by another version"
+        raise UserError(f"{path}: {found}, not {kind!r}", "Name another file, or make it again")
+    if not is_sealed(value, read_text(path)):
+        raise UserError(f"{path}: changed since it was made, its checksum differs", _AGAIN)
+    return {key: entry for key, entry in value.items() if key not in ("kind", SEAL)}
 
-    Raises UserError with file and line number for a broken line or a record without a field.
-    """
-    hint = "Delete the file and run again, or mend the line"
-    lines = read_text(path).split("\n")  # not splitlines, which also splits at U+2028 and others
-    records = []
-    for number, line in enumerate(lines[: -1 if lines[-1] == "" else None], start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error.msg})", hint) from None
-        for field in fields:
-            if not isinstance(entry, dict) or field not in entry:
-                raise UserError(f"{path}, line {number}: no field {field}", hint)
-            if not isinstance(entry[field], str) or not entry[field]:
-                raise UserError(f"{path}, line {number}: {field} is not a text", hint)
-        records.append(entry)
-    if not records:
-        raise UserError(f"{path}: no records", "Delete the file and run again")
-    return records
+
+def is_sealed(value: Mapping, text: str) -> bool:
+    """Whether `text` is what `sealed` gives for the JSON object `value` that was read from it."""
+    return text == sealed({key: entry for key, entry in value.items() if key != SEAL})
 
 
 def sha256(path: Path) -> str:
@@ -145,3 +103,18 @@ def sha256(path: Path) -> str:
         raise UserError(
             f"{path}: cannot be read ({error.strerror})", "Make it with the rule that owns it"
         ) from None
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the disk is full, which libraries wrap in errors of their own, or ask beforehand."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if any(words in str(error) for words in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _as_json(value) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

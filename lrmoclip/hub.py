@@ -11,6 +11,8 @@ from tqdm import tqdm
 from lrmoclip import config, files
 from lrmoclip.errors import UserError
 
+KIND = "lock"
+
 
 @dataclass(frozen=True)
 class Lock:
@@ -106,11 +108,7 @@ def wanted(scale: config.Scale) -> dict[str, tuple[str, str]]:
 def read(scale: config.Scale) -> Lock:
     """The lock of a scale, empty where there is none."""
     path = lock_path(scale.path)
-    found = files.read_json(path).get("repositories") if path.exists() else {}
-    fields = {"kind", "asked", "revision", "files"}
-    entries = found.values() if isinstance(found, dict) else [None]
-    if not all(isinstance(entry, dict) and fields <= set(entry) for entry in entries):
-        raise UserError(f"{path}: not a lock", "Delete it and run lrmoclip fetch again")
+    found = files.read_sealed(path, KIND)["repositories"] if path.exists() else {}
     return Lock(path, scale.path, found)
 
 

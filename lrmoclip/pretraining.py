@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from lrmoclip.batches import Encoded, collate
+from lrmoclip.errors import UserError
 from lrmoclip.heads import supervised_logits
+from lrmoclip.schema import CONTEXT
 from lrmoclip.training import indices
 
 # Each family with what it calls things; what it leaves out has transformers' default.
@@ -37,7 +39,7 @@ def new_model(spec: dict, tokenizer):
         intermediate_size=spec["intermediate"],
         num_hidden_layers=spec["layers"],
         num_attention_heads=spec["heads"],
-        max_position_embeddings=512,
+        max_position_embeddings=CONTEXT,
         # Contexts are short: with the usual 10,000 most pairs of a head of 32 would hardly turn.
         rope_parameters={"rope_type": "default", "rope_theta": 100.0},
         tie_word_embeddings=True,
@@ -64,6 +66,11 @@ def pretrain(model, data: Encoded, spec: dict) -> list[float]:
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / warmup) * cosine
         losses.append(_accumulate(model, data, next(order)))
+        if not math.isfinite(losses[-1]):
+            raise UserError(
+                f"pretraining: the loss is {losses[-1]} at step {step}",
+                "Lower the base's lr in the scale's config",
+            )
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from lrmoclip import files
+from lrmoclip.claims import Claim
 from lrmoclip.errors import UserError
 
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
@@ -46,9 +46,7 @@ def check(root: Path) -> None:
     """Raise UserError for what Snakemake would say in many lines."""
     if other := running_snakemake(root):
         raise UserError(f"{root}: Snakemake is at work here, process {other}", "Wait for it")
-    with files.whole(root / "results" / ".writable") as temporary:
-        temporary.touch()
-    (root / "results" / ".writable").unlink()
+    Claim(root / "results" / "table1.csv", lambda _: None).release()  # can it be written?
 
 
 def running_snakemake(root: Path) -> int | None:

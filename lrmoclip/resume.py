@@ -16,7 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lrmoclip import files, sharding
+from lrmoclip.artefacts import check_digest
 from lrmoclip.errors import UserError
+
+KIND = "run state"
 
 
 class Checkpoint:
@@ -46,10 +49,11 @@ class Checkpoint:
             shutil.rmtree(unfinished, ignore_errors=True)
         sharding.everyone(None)
         tensors = unfinished / f"rank{self.rank}.safetensors"
-        with files.whole(tensors) as temporary:
-            save_file(dict(_state(run)), temporary)
-        about = {"bound": self.bound, "sha256": files.sha256(tensors), "log": log}
-        files.write_json(tensors.with_suffix(".json"), about)
+        tensors.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(_state(run)), tensors)
+        digests = {tensors.name: files.sha256(tensors)}
+        about = {"bound": self.bound, "log": log, "files": digests}
+        files.write_sealed(tensors.with_suffix(".json"), KIND, about)
         sharding.everyone(None)
         if self.rank == 0:
             new = self.folder / f"step{run.taken}"
@@ -89,14 +93,13 @@ class Checkpoint:
     def _read(self, path: Path) -> tuple[list[dict], str | None]:
         """The log of a checkpoint, and what is wrong with it."""
         try:
-            about = files.read_json(path.with_suffix(".json"))
+            about = files.read_sealed(path.with_suffix(".json"), KIND)
             if about["bound"] != json.loads(json.dumps(self.bound)):
-                return [], f"{path}: checkpoint of another config, base or data"
-            if about["sha256"] != files.sha256(path):
-                return [], f"{path}: damaged checkpoint, its checksum differs"
+                return [], f"{path}: of another config, base or data"
+            check_digest(path, about["files"][path.name], "The run state is damaged")
             return about["log"], None
-        except (UserError, KeyError) as error:
-            return [], f"{path}: damaged checkpoint ({error})"
+        except UserError as error:
+            return [], f"{path}: damaged run state ({error})"
 
     def _kept(self) -> list[Path]:
         return [path for path in self.folder.glob("step*") if path.name[4:].isdecimal()]

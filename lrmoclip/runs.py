@@ -1,5 +1,5 @@
 """The records of evaluated runs: `metrics.json`, and beside it `samples.parquet` (outcomes by item)
-and, but for the base model, `run.json`; read, and checked against each other."""
+and, but for the base model, `run.json`; read, their digests checked, held against each other."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,13 @@ import numpy as np
 import pandas as pd
 
 from lrmoclip import files
+from lrmoclip.artefacts import check_digest
 from lrmoclip.errors import UserError
+
+# Kinds of artefacts, and their files.
+RUN, EVALUATION = "run", "evaluation"
+METRICS_FILE, SAMPLES, RECORD = "metrics.json", "samples.parquet", "run.json"
+_AGAIN = "Evaluate this run again"
 
 KEYS = ["scale", "base", "domain", "method"]
 METRICS = [*KEYS, "seed", "benchmark", "split", "metric", "value", "n"]
@@ -41,7 +47,7 @@ class Run:
         if (benchmark, metric) not in self.values:
             raise UserError(
                 f"{self.path} has no {metric} of {benchmark}",
-                "Evaluate this run again, or mend the benchmarks in the scale's config.",
+                f"{_AGAIN}, or mend the benchmarks in the scale's config",
             )
         return self.values[benchmark, metric]
 
@@ -51,14 +57,14 @@ def metrics_table(paths: Iterable[Path]) -> pd.DataFrame:
 
     Raises UserError for a file that is missing, is not one of ours, or repeats a measurement.
     """
+    return _tidy([files.read_sealed(path, EVALUATION) for path in paths])
+
+
+def _tidy(evaluations: list[dict]) -> pd.DataFrame:
     rows = []
-    for path in paths:
-        record = files.read_json(Path(path))
-        try:
-            head = {key: record[key] for key in [*KEYS, "seed"]}
-            rows += [head | {key: row[key] for key in METRICS[5:]} for row in record["rows"]]
-        except KeyError as error:
-            raise UserError(f"{path} has no {error}", "Evaluate this run again.") from None
+    for record in evaluations:
+        head = {key: record[key] for key in [*KEYS, "seed"]}
+        rows += [head | {key: row[key] for key in METRICS[5:]} for row in record["rows"]]
     keys = METRICS[:-2]
     table = pd.DataFrame(rows, columns=METRICS).sort_values(keys, ignore_index=True)
     if (repeated := table.duplicated(keys)).any():
@@ -72,7 +78,7 @@ def load(paths: Iterable[Path], roles: Mapping[str, Mapping], split: str = "test
 
     roles: the scale's benchmarks, {"general": {role: {"task", "metric", "chance", "averaged"}},
     "domains": {domain: {"task", "metric", "exact"}}}. Raises UserError where a file is missing or
-    broken, and where samples contradict metrics.
+    broken.
     """
     averaged = [r for r in roles["general"].values() if r.get("averaged", True)]
     needed = {(r["task"], r["metric"]) for r in [*averaged, *roles["domains"].values()]}
@@ -80,14 +86,14 @@ def load(paths: Iterable[Path], roles: Mapping[str, Mapping], split: str = "test
 
 
 def _load(path: Path, needed: set[tuple[str, str]], split: str) -> Run:
-    metrics = metrics_table([path])
+    evaluation = files.read_sealed(path, EVALUATION)
+    metrics = _tidy([evaluation])
     metrics = metrics[metrics["split"] == split]
     if metrics.empty:
-        raise UserError(f"{path} has nothing of the split {split!r}", "Evaluate this run again.")
-    first = metrics.iloc[0]
+        raise UserError(f"{path}: nothing of the split {split!r}", _AGAIN)
     values = {(row.benchmark, row.metric): float(row.value) for row in metrics.itertuples()}
     items = {(row.benchmark, row.metric): int(row.n) for row in metrics.itertuples()}
-    samples = _read_samples(path.with_name("samples.parquet"))
+    samples = _read_samples(path.with_name(SAMPLES), evaluation["files"][SAMPLES])
     samples = samples[samples["split"] == split]
     # Two items may be the same text; they are told apart by their order, which is fixed.
     samples["copy"] = samples.groupby(["benchmark", "metric", "item"]).cumcount()
@@ -99,19 +105,19 @@ def _load(path: Path, needed: set[tuple[str, str]], split: str) -> Run:
     for key in outcomes.keys() & values.keys():
         if not np.isclose(outcomes[key].mean(), values[key], rtol=1e-5, atol=1e-7):
             raise UserError(
-                f"{path} and samples.parquet disagree on {' '.join(key)}: "
+                f"{path} and {SAMPLES} disagree on {' '.join(key)}: "
                 f"{values[key]:g} and {outcomes[key].mean():g}",
-                "They are of two evaluations; evaluate this run again.",
+                f"They are of two evaluations. {_AGAIN}",
             )
-    trained = first["method"] != "base"
-    screening = {} if trained else files.read_json(path).get("screening", {})
-    record = files.read_json(path.with_name("run.json")) if trained else {}
-    key = tuple(first[KEYS])
-    return Run(path, key, int(first["seed"]), values, items, outcomes, screening, record)
+    trained = evaluation["method"] != "base"
+    record = files.read_sealed(path.with_name(RECORD), RUN) if trained else {}
+    if trained and evaluation["weights"] != record["weights"]:
+        raise UserError(f"{path}: of other weights than those that {RECORD} is of", _AGAIN)
+    key = tuple(evaluation[name] for name in KEYS)
+    screening = evaluation.get("screening", {})
+    return Run(path, key, evaluation["seed"], values, items, outcomes, screening, record)
 
 
-def _read_samples(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=["benchmark", "split", "metric", "item", "value"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error})", "Evaluate this run again.") from None
+def _read_samples(path: Path, digest: str) -> pd.DataFrame:
+    check_digest(path, digest, _AGAIN)
+    return pd.read_parquet(path, columns=["benchmark", "split", "metric", "item", "value"])

@@ -1,11 +1,10 @@
 """The at-chance rule: the base is scored on every general benchmark that has data, a method on
 those on which the base is significantly above chance, by a one-sided exact binomial test."""
 
-from pathlib import Path
-
 import scipy.stats
 
-from lrmoclip import files
+from lrmoclip import records
+from lrmoclip.artefacts import Folder
 from lrmoclip.errors import UserError
 
 LEVEL = 0.05
@@ -16,22 +15,23 @@ def above_chance(value: float, n: int, chance: float) -> float:
     return float(scipy.stats.binomtest(round(value * n), n, chance, "greater").pvalue)
 
 
-def manifest(data: Path) -> dict:
-    """What the data folder says of itself; empty where it has no manifest (micro)."""
-    path = Path(data) / "manifest.json"
-    return files.read_json(path) if path.exists() else {}
-
-
-def with_data(general: dict[str, dict], facts: dict, split: str) -> dict[str, dict]:
-    """The roles of a scale's `general` whose `split` exists, as the manifest `facts` says."""
-    if not facts:
-        return general
-    return {r: b for r, b in general.items() if split in facts["sets"].get(b["task"], {})}
+def with_data(general: dict[str, dict], data: Folder, split: str) -> dict[str, dict]:
+    """The roles of a scale's `general` whose `split` the data folder has. UserError for one of
+    which it has nothing and does not say why."""
+    missing = data.about.get("missing", {})
+    for role, benchmark in general.items():
+        parts = (records.split_of(benchmark["task"], part) for part in ("test", "validation"))
+        if role not in missing and not any(part in data for part in parts):
+            raise UserError(
+                f"{data.path}: no data of {benchmark['task']} (general.{role})",
+                "Mend the task's name in the scale's config, or make the data again",
+            )
+    return {r: b for r, b in general.items() if records.split_of(b["task"], split) in data}
 
 
 def screen(scores: list[dict], general: dict[str, dict], facts: dict) -> dict[str, dict]:
     """By role, `value`, `n`, `chance`, `p` and `above` of the base's main metric, or `missing` with
-    the reason; perplexities are not tested.
+    the reason; perplexities are not tested. facts: what the data folder's manifest says.
 
     `chance` is the benchmark's own or, without one, the manifest's. Where the items differ in their
     number of options the test at their mean chance errs on the careful side, since a sum of unequal

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lrmoclip import files
 from lrmoclip.bitpack import pack, take, unpack, width_of
 from lrmoclip.candidates import Candidates, offsets_of, ranges
 
@@ -51,7 +50,7 @@ def check(sets: Candidates, targets: Tensor, records: Tensor, vocabulary: int) -
 
 
 def write(path: Path, sets: Candidates, targets: Tensor, records: Tensor, vocabulary: int) -> None:
-    """Write a shard, whole or not at all.
+    """Write a shard.
 
     sets of N positions, on the CPU; targets (N,) int64, those of empty rows are not read; records
     (R,) int64, the positions of each.
@@ -71,9 +70,8 @@ def write(path: Path, sets: Candidates, targets: Tensor, records: Tensor, vocabu
     packed = {name: pack(values, width_of(_largest(values))) for name, values in columns.items()}
     packed["ids"] = pack(sets.ids, width_of(vocabulary - 1))
     exact = {"log_z": sets.log_z, "log_outside": sets.log_outside}
-    with files.whole(path) as temporary:
-        # One key alone: several would be written in an order that changes from run to run.
-        save_file({**packed, **exact}, temporary, metadata={"records": str(len(records))})
+    # One key alone: several would be written in an order that changes from run to run.
+    save_file({**packed, **exact}, path, metadata={"records": str(len(records))})
 
 
 class Shard:

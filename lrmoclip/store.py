@@ -5,24 +5,27 @@ A store is written beside its folder, shard by shard, and renamed when it is who
 on what is stored alone: no time of day, and cuts at fixed places, so that a writer that was killed
 goes on where it stopped and ends in the same bytes."""
 
-import hashlib
 import json
-import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lrmoclip import files, shards
+from lrmoclip.artefacts import MANIFEST, check_folder
 from lrmoclip.candidates import Candidates, check_setting, offsets_of, ranges
+from lrmoclip.claims import Claim, is_about_writing, partial_of, unwritable
 from lrmoclip.errors import UserError
 from lrmoclip.shards import Shard
 from lrmoclip.tally import Tally
 
-MANIFEST, FORMAT = "manifest.json", 1
+KIND, FORMAT = "store", 2
+UNFINISHED = "unfinished.json"  # a manifest that is being written
 # What must be equal between a store and the run that reads it, in the words of an error.
 BOUND = {"base": "base model", "tokenizer": "tokenizer", "data": "data file"}
 
@@ -44,10 +47,13 @@ class StoreWriter:
     many; eos_id: the token whose positions the statistics count apart; provenance: anything else
     worth keeping, the same on every run.
 
+    The folder is claimed at once and until the writer is closed, or is left by an exception: a
+    second writer is refused, and so is a folder that holds anything but an older store.
+
     A writer that dies leaves its whole shards in `.<folder>.partial`. One with the same arguments
     takes them over and `records` says how many records they hold: go on with the next one.
     Anything else found there is thrown away. A shard ends with the batch that fills it, so batches
-    must be cut as before. Raises UserError where the folder cannot be written.
+    must be cut as before. Raises UserError where the folder cannot be claimed or written.
     """
 
     def __init__(
@@ -62,7 +68,6 @@ class StoreWriter:
         shard_positions: int = 2**15,
     ) -> None:
         self.folder = Path(folder)
-        self._partial = self.folder.parent / f".{self.folder.name}.partial"
         header = {
             "format": FORMAT,
             **{key: bound[key] for key in BOUND},
@@ -75,12 +80,14 @@ class StoreWriter:
         self._header = json.loads(json.dumps(header))  # as it is read back
         self._tally = Tally(eos_id)
         self._shards: list[dict] = []
+        self._digests: dict[str, str] = {}
         self._waiting: list[tuple[Candidates, Tensor, Tensor]] = []
-        try:
-            self._partial.mkdir(parents=True, exist_ok=True)
+        self._closed = self._placed = False
+        self._claim = Claim(self.folder, partial(check_folder, kind=KIND), resumable=True)
+        self._new = self._claim.new
+        with self._or_released():
+            self._new.mkdir(exist_ok=True)
             self._take_over()
-        except OSError as error:
-            raise self._unwritable(error) from error
         self.records = sum(shard["records"] for shard in self._shards)
 
     def __enter__(self) -> "StoreWriter":
@@ -89,8 +96,8 @@ class StoreWriter:
     def __exit__(self, kind, error, trace) -> None:
         if kind is None:
             self.close()
-        elif not self._shards:  # nothing worth going on from
-            shutil.rmtree(self._partial, ignore_errors=True)
+        else:
+            self._release()
 
     @property
     def statistics(self) -> dict:
@@ -99,7 +106,9 @@ class StoreWriter:
 
     def add(self, sets: Candidates, targets: Tensor, records: Sequence[int] | Tensor) -> None:
         """The next records: their sets, targets (N,) as at selection, and how many positions each
-        record has, N in all. ValueError where these do not fit one another."""
+        record has, N in all. ValueError where these do not fit one another, or after `close`."""
+        if self._closed:
+            raise ValueError(f"{self.folder}: the writer is closed, nothing can be added")
         records = torch.as_tensor(records, dtype=torch.int64).cpu()
         sets, targets = sets.to("cpu"), targets.cpu()
         shards.check(sets, targets, records, self._header["vocabulary"])
@@ -107,67 +116,85 @@ class StoreWriter:
         self.records += len(records)
         waiting = sum(len(sets) for sets, _, _ in self._waiting)
         if waiting >= self._header["shard_positions"]:
-            self._write_shard()
+            with self._or_released():
+                self._write_shard()
 
     def close(self) -> None:
         """Write what waits, then the manifest, and give the folder its name; an older store of
-        that name goes."""
-        if self._waiting:
-            self._write_shard()
-        self._write_manifest(statistics=self.statistics)
+        that name goes. Twice is once. ValueError for a writer that an error ended."""
+        if self._placed:
+            return
+        if self._closed:
+            raise ValueError(f"{self.folder}: an error ended the writer, go on with a new one")
+        with self._or_released():
+            if self._waiting:
+                self._write_shard()
+            self._write_manifest(statistics=self.statistics)
+            self._claim.place()
+            self._placed = True
+        self._release()
+
+    @contextmanager
+    def _or_released(self) -> Iterator[None]:
+        """Within, an error gives the claim up; a full disk becomes a UserError."""
         try:
-            if self.folder.is_dir():
-                shutil.rmtree(self.folder)
-            self._partial.rename(self.folder)
-        except OSError as error:
-            raise self._unwritable(error) from error
+            yield
+        except Exception as error:
+            self._release()
+            if is_about_writing(error, self._claim.partial):
+                raise unwritable(self.folder, error) from error
+            raise
+
+    def _release(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if not self._shards:  # nothing worth going on from
+                self._claim.resumable = False
+            self._claim.release()
 
     def _write_shard(self) -> None:
         parts, targets, records = zip(*self._waiting, strict=True)
         sets, targets, records = Candidates.cat(parts), torch.cat(targets), torch.cat(records)
-        path = self._partial / shard_name(len(self._shards))
+        path = self._new / shard_name(len(self._shards))
         shards.write(path, sets, targets, records, self._header["vocabulary"])
         self._tally.add(sets, targets)
         entry = {"file": path.name, "records": len(records), "positions": len(sets)}
-        self._shards.append({**entry, "sha256": files.sha256(path)})
+        self._shards.append(entry)
+        self._digests[path.name] = files.sha256(path)
         self._waiting = []
         self._write_manifest()
 
     def _write_manifest(self, **more) -> None:
-        manifest = {**self._header, **more, "shards": self._shards}
-        files.write_text(self._partial / MANIFEST, _sealed(manifest))
+        manifest = {**self._header, **more, "shards": self._shards, "files": self._digests}
+        files.write_sealed(self._new / UNFINISHED, KIND, manifest)
+        (self._new / UNFINISHED).replace(self._new / MANIFEST)
 
     def _take_over(self) -> None:
         """Keep the whole shards that a writer with the same arguments left, and nothing else."""
         try:
-            manifest = _read_manifest(self._partial / MANIFEST)
+            manifest = files.read_sealed(self._new / MANIFEST, KIND)
         except UserError:
             manifest = {}
         changed = [key for key, value in self._header.items() if manifest.get(key) != value]
         if manifest and changed:
             warnings.warn(
-                f"{self._partial}: begun with other settings ({', '.join(changed)}), thrown away",
-                stacklevel=3,
+                f"{self._new}: begun with other settings ({', '.join(changed)}), thrown away",
+                stacklevel=5,
             )
         if not changed:
             for entry in manifest["shards"]:
-                path = self._partial / entry["file"]
-                if not path.is_file() or files.sha256(path) != entry["sha256"]:
+                path = self._new / entry["file"]
+                digest = manifest["files"].get(path.name)
+                if not path.is_file() or files.sha256(path) != digest:
                     break
                 self._shards.append(entry)
+                self._digests[path.name] = digest
                 sets, targets, _ = Shard(path).read(torch.arange(entry["records"]))
                 self._tally.add(sets, targets)
-        kept = {entry["file"] for entry in self._shards} | {MANIFEST}
-        for path in self._partial.iterdir():
-            if path.name not in kept:
+        for path in self._new.iterdir():
+            if path.name not in (*self._digests, MANIFEST):
                 path.unlink()
         self._write_manifest()
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self.folder}: cannot be written ({error})",
-            "Free disk space or mend the folder's rights",
-        )
 
 
 @dataclass
@@ -194,7 +221,7 @@ class CandidateStore:
         folder = Path(folder)
         manifest = _checked_manifest(folder, bound)
         store = cls(folder, manifest)
-        listed = {entry["file"]: entry["sha256"] for entry in manifest["shards"]}
+        listed = manifest["files"]
         if extra := sorted({p.name for p in folder.glob("*.safetensors")} - set(listed)):
             raise _damaged(folder, folder / extra[0], "the manifest does not list it")
         for number, (name, digest) in enumerate(listed.items()):
@@ -289,34 +316,15 @@ def _nothing() -> tuple[Candidates, Tensor, Tensor]:
     return sets, none, none
 
 
-def _sealed(manifest: dict) -> str:
-    """The manifest's text, closed by the checksum of all before it."""
-    digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
-    return json.dumps({**manifest, "sha256": digest}, indent=1, ensure_ascii=False) + "\n"
-
-
-def _read_manifest(path: Path) -> dict:
-    """A manifest's content. Raises UserError where it is not, to the byte, what was written."""
-    manifest = files.read_json(path)
-    content = {key: value for key, value in manifest.items() if key != "sha256"}
-    if files.read_text(path) != _sealed(content):
-        raise UserError(
-            f"{path}: damaged or of another version, its checksum differs",
-            f"Delete {path.parent} and make it again: lrmoclip stage0",
-        )
-    return content
-
-
 def _checked_manifest(folder: Path, bound: dict[str, str]) -> dict:
+    again = f"Delete {folder} and make it again: lrmoclip stage0"
     if not (folder / MANIFEST).is_file():
-        unfinished = (folder.parent / f".{folder.name}.partial").is_dir()
-        hint = "It is unfinished: go on with" if unfinished else "Make it first:"
+        hint = "It is unfinished: go on with" if partial_of(folder).is_dir() else "Make it first:"
         raise UserError(f"{folder}: no candidate store", f"{hint} lrmoclip stage0")
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = files.read_sealed(folder / MANIFEST, KIND)
     if manifest.get("format") != FORMAT or "statistics" not in manifest:
         raise UserError(
-            f"{folder / MANIFEST}: an unfinished store, or one of another version",
-            f"Delete {folder} and make it again: lrmoclip stage0",
+            f"{folder / MANIFEST}: an unfinished store, or one of another version", again
         )
     for key, words in BOUND.items():
         if manifest.get(key) != bound[key]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lrmoclip import files
+from lrmoclip import artefacts, records
 from lrmoclip.errors import UserError
 from lrmoclip.general import Screened, resolution, screen
 from lrmoclip.runs import KEYS, Run
@@ -83,16 +83,16 @@ def table1(
     return _rounded(table)
 
 
-def data_sizes(data: Path, domains: Iterable[str]) -> dict[str, dict]:
+def data_sizes(data: artefacts.Folder, domains: Iterable[str]) -> dict[str, dict]:
     """By domain, from its files in the scale's data folder: `train_records`, None for a set without
     training data, and `chance`, the mean of 1 / choices over its test items, None where an answer
     is not a choice."""
     found = {}
     for domain in domains:
-        train, test = (Path(data) / domain / f"{split}.jsonl" for split in ("train", "test"))
-        choices = [len(record.get("choices", ())) for record in files.read_jsonl(test)]
+        train, test = (records.split_of(domain, split) for split in ("train", "test"))
+        choices = [len(item.get("choices", ())) for item in records.read(data.file(test))]
         found[domain] = {
-            "train_records": len(files.read_jsonl(train)) if train.exists() else None,
+            "train_records": len(records.read(data.file(train))) if train in data else None,
             "chance": float(np.mean([1 / count for count in choices])) if all(choices) else None,
         }
     return found
@@ -110,19 +110,15 @@ def regimes(runs: Iterable[Run]) -> pd.DataFrame:
         if run.record.get("gold_in_set") is not None:
             groups.setdefault(run.key, []).append(run.record)
     rows = []
-    for key, records in groups.items():
-        means = {name: _known_mean(records, name) for name in REGIMES[len(KEYS) + 1 :]}
+    for key, found in groups.items():
+        means = {name: _known_mean(found, name) for name in REGIMES[len(KEYS) + 1 :]}
         means |= {name: 100 * means[name] for name in ("gold_in_set", "gold_in_set_eos")}
-        rows.append(dict(zip(KEYS, key, strict=True)) | {"seeds": len(records)} | means)
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"seeds": len(found)} | means)
     return _rounded(pd.DataFrame(rows, columns=REGIMES))
 
 
 def gather(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """The rows of several scales' table 1 in one. Raises UserError if they are not, or overlap."""
-    tables = list(tables)
-    for table in tables:
-        if list(table.columns) != TABLE1:
-            raise UserError(f"Not a table 1: columns {', '.join(table.columns)}", "Make it again.")
+    """The rows of several scales' table 1 in one. Raises UserError if they overlap."""
     rows = [row for table in tables for row in table.to_dict("records")]
     gathered = pd.DataFrame(rows, columns=TABLE1)
     if (repeated := gathered.duplicated(KEYS)).any():
@@ -139,14 +135,31 @@ def to_csv(table: pd.DataFrame) -> str:
     return text.to_csv(index=False, lineterminator="\n")
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A table of this module from its file. Raises UserError for one that can't be read."""
+def read(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A table from its file, its bytes those that were written where a JSON beside it lists them.
+
+    UserError for one that can't be read, lacks one of `columns`, or has text for a number.
+    """
+    again = "Name a table of that kind, or make it again"
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(artefacts.unchanged(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"Cannot read {path} ({error})", "Make it again.") from None
+        raise UserError(f"{path}: not a table ({error})", again) from None
+    if missing := [name for name in columns if name not in table.columns]:
+        raise UserError(f"{path}: another kind of table, it has no column {missing[0]}", again)
+    for name in DECIMALS.keys() & set(table.columns):
+        if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
+            raise UserError(f"{path}: column {name} has other things than numbers", again)
     for name in TEXTS & set(table.columns):
         table[name] = table[name].astype(object).fillna("")
+    return table
+
+
+def read_table1(path: Path) -> pd.DataFrame:
+    """A table 1. UserError as `read`, and for one without a row."""
+    table = read(path, TABLE1)
+    if table.empty:
+        raise UserError(f"{path}: no rows", "Make it again")
     return table
 
 

@@ -7,19 +7,20 @@ from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
+from lrmoclip import records
+from lrmoclip.artefacts import Folder
 from lrmoclip.errors import UserError
-from lrmoclip.files import read_jsonl
 from lrmoclip.sql import judge
 
 _HINT = "Make the data again with this version"
 
 
-def load_tasks(benchmarks: list[dict], data: Path, split: str, settings: dict) -> dict:
+def load_tasks(benchmarks: list[dict], data: Folder, split: str, settings: dict) -> dict:
     """lm-eval's task dictionary for `split` of each benchmark, and under `roles` the benchmark of
     each of lm-eval's own tasks.
 
     benchmarks: entries of the scale's `general` and `domains` (task, kind). data: the scale's data
-    folder. settings: the scale's `evaluation`.
+    folder. settings: the scale's `evaluation`. UserError for records that a task can't use.
     """
     from lm_eval.tasks import TaskManager
 
@@ -27,22 +28,23 @@ def load_tasks(benchmarks: list[dict], data: Path, split: str, settings: dict) -
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     configs, harness, roles = [], [], {}
     for benchmark in benchmarks:
-        folder = Path(data) / benchmark["task"]
-        if benchmark["kind"] == "harness":
-            tasks = _harness(folder, split, benchmark.get("num_fewshot"))
+        task, kind = benchmark["task"], benchmark["kind"]
+        if kind == "harness":
+            tasks = _harness(data, task, split, benchmark.get("num_fewshot"))
             harness += tasks
-            roles |= {task.task_name: benchmark["task"] for task in tasks}
+            roles |= {each.task_name: task for each in tasks}
             continue
-        make = {"choice": _choice, "generate": _generate, "sql": _sql}[benchmark["kind"]]
-        records = read_jsonl(folder / f"{split}.jsonl")
+        path = data.file(records.split_of(task, split))
+        items = records.read(path, records.NEEDED[kind])
+        make = {"choice": _choice, "generate": _generate, "sql": _sql}[kind]
         configs.append(
             {
-                "task": benchmark["task"],
-                "custom_dataset": _as_dataset({split: records}),
+                "task": task,
+                "custom_dataset": _as_dataset({split: items}),
                 "test_split": split,
                 "doc_to_text": itemgetter("prompt"),  # the harness's templates are slower
                 "doc_to_target": itemgetter("answer"),
-                **make(folder, {**settings, **benchmark}),
+                **make(data, {**settings, **benchmark}),
             }
         )
     loaded = TaskManager(include_defaults=False).load(configs)
@@ -57,20 +59,20 @@ def _as_dataset(splits: dict[str, list[dict]]):
     return lambda **_: DatasetDict({k: Dataset.from_list(v) for k, v in splits.items()})
 
 
-def _harness(folder: Path, split: str, num_fewshot: int | None) -> list:
-    """lm-eval's own tasks, prompts, filters and metrics as they are, over the lines of `folder`.
+def _harness(data: Folder, role: str, split: str, num_fewshot: int | None) -> list:
+    """lm-eval's own tasks, prompts, filters and metrics as they are, over the documents of `role`.
 
     A line is a document as the task's hub data set has it, with `task`, lm-eval's name. Few-shot
     documents that a task draws from a split come from `fewshot.jsonl`; their number is the task's
     own where `num_fewshot` is None.
     """
-    documents = _by_task(folder / f"{split}.jsonl")
-    shots_file = folder / "fewshot.jsonl"
-    shots = _by_task(shots_file) if shots_file.exists() else {}
+    path, examples = (records.split_of(role, part) for part in (split, "fewshot"))
+    documents = _by_task(data.file(path))
+    shots = _by_task(data.file(examples)) if examples in data else {}
     tasks = []
-    for name, records in documents.items():
-        config = _own_config(name, folder)
-        splits = {"test": records} | ({"fewshot": shots[name]} if name in shots else {})
+    for name, found in documents.items():
+        config = _own_config(name, data.path / path)
+        splits = {"test": found} | ({"fewshot": shots[name]} if name in shots else {})
         config |= {
             "custom_dataset": _as_dataset(splits),
             "training_split": None,
@@ -84,8 +86,10 @@ def _harness(folder: Path, split: str, num_fewshot: int | None) -> list:
             config["process_docs"] = _once(process)
         drawn = not (config.get("fewshot_config") or {}).get("samples")
         if config.get("num_fewshot") and drawn and name not in shots:
-            raise UserError(f"{shots_file}: no documents of {name}, which needs some", _HINT)
-        tasks.append(_built(config, folder / f"{split}.jsonl"))
+            raise UserError(
+                f"{data.path / examples}: no documents of {name}, which needs some", _HINT
+            )
+        tasks.append(_built(config, data.path / path))
     return tasks
 
 
@@ -102,12 +106,12 @@ def _built(config: dict, path: Path):
 
 def _by_task(path: Path) -> dict[str, list[dict]]:
     tasks: dict[str, list[dict]] = {}
-    for record in read_jsonl(path, ("id", "task")):
-        tasks.setdefault(record.pop("task"), []).append(record)
+    for document in records.read_documents(path):
+        tasks.setdefault(document.pop("task"), []).append(document)
     return tasks
 
 
-def _own_config(name: str, folder: Path) -> dict:
+def _own_config(name: str, path: Path) -> dict:
     """The configuration of lm-eval's task `name`, its functions resolved."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -118,7 +122,7 @@ def _own_config(name: str, folder: Path) -> dict:
     near = next((root / b for b in beginnings if (root / b).is_dir()), root)
     entry = _index(near).get(name) or _index(root).get(name)
     if entry is None or entry.yaml_path is None:
-        raise UserError(f"{folder}: lm-eval has no task {name!r}", _HINT)
+        raise UserError(f"{path}: lm-eval has no task {name!r}", _HINT)
     try:
         return load_yaml(entry.yaml_path, resolve_func=True)
     except (ImportError, AssertionError) as error:  # the latter for a wrong version
@@ -153,7 +157,7 @@ def _once(process):
     return processed
 
 
-def _choice(folder: Path, settings: dict) -> dict:
+def _choice(data: Folder, settings: dict) -> dict:
     """`acc` compares the options, `acc_norm` their log-likelihood a character; `exact_match` asks
     whether gold is the greedy answer over the whole vocabulary."""
     return {
@@ -164,7 +168,7 @@ def _choice(folder: Path, settings: dict) -> dict:
     }
 
 
-def _generate(folder: Path, settings: dict) -> dict:
+def _generate(data: Folder, settings: dict) -> dict:
     return {
         "output_type": "generate_until",
         "generation_kwargs": _greedy(settings),
@@ -175,14 +179,14 @@ def _generate(folder: Path, settings: dict) -> dict:
     }
 
 
-def _sql(folder: Path, settings: dict) -> dict:
+def _sql(data: Folder, settings: dict) -> dict:
     """`execution_accuracy` is over the items whose gold query returns rows. An empty result is
     easily right by accident, so the items marked `empty` have `execution_accuracy_empty` instead.
     """
 
     def score(doc: dict, results: list[str]) -> dict[str, float]:
         predicted = results[0].strip()
-        database = folder / "databases" / f"{doc['database']}.sqlite"
+        database = data.file(f"{settings['task']}/databases/{doc['database']}.sqlite")
         verdict = judge(database, predicted, doc["answer"], *(doc.get("alternatives") or ()))
         accuracy = "execution_accuracy_empty" if doc.get("empty") else "execution_accuracy"
         return {

@@ -13,6 +13,7 @@ from lrmoclip.training import train
 from lrmoclip.workbench import Workbench
 
 KEYS = ["scale", "base", "domain", "method"]
+SWEEP = [*KEYS, "domain_gain", "general_loss", "lr"]
 
 
 def sweep(bench: Workbench, method: str) -> list[dict]:
@@ -48,19 +49,18 @@ def _judge(bench: Workbench) -> Callable[..., dict]:
     general_loss is over the benchmarks with validation data on which the base is above chance, or
     over all where it is on none.
     """
-    scale, domain = bench.scale, bench.scale.domain(bench.domain)
-    facts = screening.manifest(bench.data)
+    scale, domain, data = bench.scale, bench.scale.domain(bench.domain), bench.data_folder
     general = {r: b for r, b in scale["general"].items() if b.get("averaged", True)}
-    general = screening.with_data(general, facts, "validation")
-    evaluator = Evaluator.of(scale, [*general.values(), domain], bench.data, "validation")
+    general = screening.with_data(general, data, "validation")
+    evaluator = Evaluator.of(scale, [*general.values(), domain], data, "validation")
     # A device may have no room for a base that stays beside a sharded run.
     alone = sharding.place()[1] == 1
-    base = bench.model if alone else checkpoints.load_model(bench.checkpoint)
+    base = bench.model if alone else checkpoints.load_model(bench.base_folder)
     found, _ = evaluator(base, bench.tokenizer)
-    above = screening.worth_scoring(general, screening.screen(found, general, facts))
+    above = screening.worth_scoring(general, screening.screen(found, general, data.about))
     if above and above != general:
         general = above
-        evaluator = Evaluator.of(scale, [*general.values(), domain], bench.data, "validation")
+        evaluator = Evaluator.of(scale, [*general.values(), domain], data, "validation")
 
     def points(found: list[dict]) -> tuple[float, float]:
         return score(found, domain), fmean(score(found, b) for b in general.values())

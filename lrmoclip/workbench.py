@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lrmoclip import checkpoints, config, files, sharding
+from lrmoclip import artefacts, checkpoints, config, records, sharding
+from lrmoclip.artefacts import Folder
 from lrmoclip.batches import PLAIN, Encoded, encode
 from lrmoclip.errors import UserError
 from lrmoclip.probes import ProbeBatch
@@ -84,22 +85,32 @@ class Workbench:
         _ = self.identity
 
     @cached_property
+    def base_folder(self) -> Folder:
+        return checkpoints.folder(self.checkpoint)
+
+    @cached_property
+    def data_folder(self) -> Folder:
+        return records.folder(self.data)
+
+    @cached_property
     def identity(self) -> dict[str, str]:
         """Hashes of base model and tokenizer; refuses a base of another config."""
-        return checkpoints.identity(self.checkpoint, base_fingerprint(self.scale, self.base))
+        return checkpoints.identity(self.base_folder, base_fingerprint(self.scale, self.base))
 
     @cached_property
     def model(self):
-        return checkpoints.load_model(self.checkpoint)
+        model = checkpoints.load_model(self.base_folder)
+        checkpoints.check_pair(self.base_folder, model, self.tokenizer)
+        return model
 
     def _model_to_train(self):
         if sharding.place()[1] > 1:  # goes onto devices shard by shard, which hold no whole one
-            return checkpoints.load_model(self.checkpoint, "cpu")
+            return checkpoints.load_model(self.base_folder, "cpu")
         return copy.deepcopy(self.model)
 
     @cached_property
     def tokenizer(self):
-        return checkpoints.load_tokenizer(self.checkpoint)
+        return checkpoints.load_tokenizer(self.base_folder)
 
     @cached_property
     def records(self) -> Encoded:
@@ -110,7 +121,14 @@ class Workbench:
         return self._encoded("replay")
 
     def _encoded(self, data: str) -> Encoded:
-        return encode(files.read_jsonl(self._train_file(data)), self.tokenizer, self.prompting)
+        path = self.data_folder.file(records.split_of(data, "train"))
+        read = records.read(path, repeats=data == "replay")
+        return encode(read, self.tokenizer, self.prompting, self.context)
+
+    @cached_property
+    def context(self) -> int:
+        """Tokens that the base can read."""
+        return checkpoints.context(self.base_folder)
 
     @cached_property
     def _store(self) -> CandidateStore:
@@ -133,7 +151,7 @@ class Workbench:
     def data_hash(self, data: str) -> str:
         """Hash of training records as a model reads them: of the file and, but for plain text, of
         the prompting and the template."""
-        digest = files.sha256(self._train_file(data))
+        digest = self.data_folder.digest(records.split_of(data, "train"))
         if not self.prompting["chat_template"]:
             return digest
         return config.fingerprint([digest, self.prompting, self.tokenizer.chat_template])
@@ -146,21 +164,19 @@ class Workbench:
                 f"{self.fisher or 'ewc'}: no Fisher file",
                 "Make it first (lrmoclip fisher) and name it with --fisher",
             )
-        again = f"Delete {self.fisher} and make it again: lrmoclip fisher"
+        path = Path(self.fisher)
+        about = artefacts.beside(path, "fisher", "lrmoclip fisher")
+        again = f"Delete {path} and make it again: lrmoclip fisher"
+        if about["base"] != self.identity["base"]:
+            raise UserError(f"{path}: Fisher of another base model", again)
+        if about["data"] != self.data_hash("replay"):
+            raise UserError(f"{path}: Fisher of other data or prompting", again)
         try:
-            with safe_open(self.fisher, "pt") as file:
-                stamp = file.metadata() or {}
-                if stamp.get("base") != self.identity["base"]:
-                    raise UserError(f"{self.fisher}: Fisher of another base model", again)
-                if stamp.get("data") != self.data_hash("replay"):
-                    raise UserError(f"{self.fisher}: Fisher of other data or prompting", again)
+            with safe_open(path, "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise UserError(f"{self.fisher}: damaged ({error})", again) from None
+            raise UserError(f"{path}: damaged ({error})", again) from None
         return {name: value.to(self.model.device) for name, value in tensors.items()}
-
-    def _train_file(self, data: str) -> Path:
-        return Path(self.data) / data / "train.jsonl"
 
 
 def base_fingerprint(scale: config.Scale, base: str) -> str:

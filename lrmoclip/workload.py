@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from lrmoclip import files
+from lrmoclip import records
+from lrmoclip.artefacts import MANIFEST, Folder
 from lrmoclip.batches import PLAIN, Encoded, encode
 from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
@@ -112,9 +113,11 @@ class Workload:
     _loads: dict[str, Load] = field(default_factory=dict, repr=False)
     _items: dict[tuple[str, str], Items] = field(default_factory=dict, repr=False)
 
-    @property
-    def data(self) -> Path | None:
-        return Path(self.root) / "data" if self.root else None
+    @cached_property
+    def data(self) -> Folder | None:
+        """The scale's data folder, if it is there."""
+        folder = Path(self.root) / "data" if self.root else None
+        return records.folder(folder) if folder and (folder / MANIFEST).exists() else None
 
     def shape(self, base: str) -> Shape:
         """Of a base: of its checkpoint, if it is there, else as the config describes it."""
@@ -131,10 +134,11 @@ class Workload:
         return self._loads[name]
 
     def _load(self, name: str) -> Load:
-        path = self.data / name / "train.jsonl" if self.data else None
-        if path and path.exists() and self.tokenizer is not None:
+        train = records.split_of(name, "train")
+        if self.data and train in self.data and self.tokenizer is not None:
             prompting = self.scale.settings.get("prompting", PLAIN)
-            return Load.of(encode(files.read_jsonl(path), self.tokenizer, prompting))
+            read = records.read(self.data.file(train), repeats=True)
+            return Load.of(encode(read, self.tokenizer, prompting))
         said = self.stated(name)
         if "records" not in said:
             raise self._unknown(name)
@@ -147,13 +151,21 @@ class Workload:
         return self._items[name, split]
 
     def _found(self, name: str, benchmark: dict, split: str) -> Items:
-        path = self.data / benchmark["task"] / f"{split}.jsonl" if self.data else None
-        if path and path.parent.exists() and not path.exists():
+        file = records.split_of(benchmark["task"], split)
+        there = self.data is not None and file in self.data
+        if (
+            self.data
+            and not there
+            and any(
+                records.split_of(benchmark["task"], other) in self.data
+                for other in ("train", "test")
+            )
+        ):
             return Items(0, 1, 0, 0, 0, False)
         written = benchmark["kind"] in ("generate", "sql") or benchmark["metric"] in GENERATED
         most = benchmark.get("max_new_tokens", self.scale["evaluation"]["max_new_tokens"])
-        if path and path.exists() and benchmark["kind"] != "harness" and self.tokenizer is not None:
-            return self._counted(files.read_jsonl(path), written, most)
+        if there and benchmark["kind"] != "harness" and self.tokenizer is not None:
+            return self._counted(records.read(self.data.file(file)), written, most)
         said = self.stated(name)
         if not {"prompt", "answer", "test"} <= set(said):
             raise self._unknown(name)
@@ -168,25 +180,25 @@ class Workload:
             from lrmoclip.micro import tokenizer as words
 
             return words.build(next(iter(self.scale["bases"].values()))["vocabulary"])
-        from lrmoclip.checkpoints import TOKENIZER, load_tokenizer
+        from lrmoclip.checkpoints import folder, load_tokenizer
 
         root = Path(self.root or "")
         folders = [root / base / "base" for base in self.scale["bases"] if self.root]
-        found = [folder for folder in folders if (folder / TOKENIZER).exists()]
+        found = [folder(path) for path in folders if (path / MANIFEST).exists()]
         return load_tokenizer(found[0]) if found else None
 
-    def _counted(self, records: list[dict], written: bool, most: int) -> Items:
+    def _counted(self, items: list[dict], written: bool, most: int) -> Items:
         def mean(texts: list[str]) -> float:
             found = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
             return sum(map(len, found)) / max(1, len(found))
 
-        options = [option for r in records for option in r.get("choices", [])]
-        answers = options or [r["answer"] for r in records]
-        longest = max(len(self.tokenizer(r["answer"])["input_ids"]) for r in records) + 1
+        options = [option for item in items for option in item.get("choices", [])]
+        answers = options or [item["answer"] for item in items]
+        longest = max(len(self.tokenizer(item["answer"])["input_ids"]) for item in items) + 1
         return Items(
-            count=len(records),
-            forwards=len(options) / len(records) if options else 1,
-            prompt=mean([r["prompt"] for r in records]),
+            count=len(items),
+            forwards=len(options) / len(items) if options else 1,
+            prompt=mean([item["prompt"] for item in items]),
             answer=min(mean(answers) + 1, most) if written else mean(answers),
             most=min(most, longest) if written else most,
             generated=written,
@@ -200,10 +212,9 @@ class Workload:
 
     def _drawn(self, name: str, split: str, stated: int) -> int:
         """Records of a split: of the manifest, else those the config draws, else all."""
-        if self.data and (manifest := self.data / "manifest.json").exists():
-            found = files.read_json(manifest)["sets"].get(name, {}).get(split, {})
-            if "records" in found:
-                return found["records"]
+        sets = self.data.about.get("sets", {}) if self.data else {}
+        if "records" in (found := sets.get(name, {}).get(split, {})):
+            return found["records"]
         sizes = self.scale["data"]
         if name == "replay":
             return sizes.get("replay", stated)

@@ -132,7 +132,7 @@ def edit(tmp_path) -> Callable[[Path, dict], Path]:
 
     def edited(source: Path, changes: dict) -> Path:
         document = yaml.safe_load(source.read_text(encoding="utf-8"))
-        for key in {"$schema", "methods_file", "learning_rates"} & set(document):
+        for key in {"methods_file", "learning_rates"} & set(document):
             document[key] = str((source.parent / document[key]).resolve())
         for key, value in changes.items():
             *parents, last = key.split("/")

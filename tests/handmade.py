@@ -1,11 +1,12 @@
 """Runs written by hand, as training and evaluation leave them, small enough to check on paper."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lrmoclip import files
+from lrmoclip.runs import EVALUATION, METRICS_FILE, RECORD, RUN, SAMPLES
 from lrmoclip.screening import screen
 
 ROLES = {
@@ -65,15 +66,16 @@ def write_run(
         # What a perplexity is made from; its mean says nothing.
         samples += [key | {"item": f"page-{i}", "value": -100.0} for i in range(2)]
     # Items pair by their hash, whatever the order they lie in.
-    pd.DataFrame(samples[:: 1 if seed % 2 else -1]).to_parquet(folder / "samples.parquet")
+    pd.DataFrame(samples[:: 1 if seed % 2 else -1]).to_parquet(folder / SAMPLES)
     document = head | {"seed": seed, "rows": rows, "provenance": {}}
     if method == "base":
         of_test = [row for row in rows if row["split"] == "test"]
         document["screening"] = screening or screen(of_test, ROLES["general"], {})
-    (folder / "metrics.json").write_text(json.dumps(document))
+    document["files"] = {SAMPLES: files.sha256(folder / SAMPLES)}
+    files.write_sealed(folder / METRICS_FILE, EVALUATION, {**document, "weights": f"of {seed}"})
     if record is not None:
-        (folder / "run.json").write_text(json.dumps(record))
-    return folder / "metrics.json"
+        files.write_sealed(folder / RECORD, RUN, {**record, "weights": f"of {seed}"})
+    return folder / METRICS_FILE
 
 
 def write_study(root: Path, *, screening=None, perplexities=(None, None, None)) -> list[Path]:

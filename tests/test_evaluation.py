@@ -1,36 +1,36 @@
 """The harness on our tasks, against answers computed here from the model's own dense logits."""
 
-import copy
 import shutil
 
 import pandas as pd
 import pytest
 import torch
 
-from lrmoclip import checkpoints, commands
+from lrmoclip import commands, files, records
 from lrmoclip.errors import UserError
 from lrmoclip.evaluation import Evaluator, score
-from lrmoclip.files import read_json, read_jsonl, write_json, write_jsonl
 from lrmoclip.heads import head_of
 from lrmoclip.likelihood import SharedContextLM
+from lrmoclip.runs import EVALUATION
 from lrmoclip.sql import judge
 from lrmoclip.tasks import load_tasks
+from tests.support.made import as_data, load, read_lines, reseal
 from tests.tinylm import byte_tokenizer, random_model
 
 
 @pytest.fixture(scope="module")
 def outcome(tiny_base, tiny_data, tiny_scale):
     """Scores and items of the tiny base, and every batch that its forward saw."""
-    model = checkpoints.load_model(tiny_base)
+    model, tokenizer = load(tiny_base)
     head_of(model)  # its trial of the head is no evaluation
     fed = []
     model.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: fed.append((*args, *kwargs.values())[0].shape), with_kwargs=True
     )
     benchmarks = [*tiny_scale["general"].values(), *tiny_scale["domains"].values()]
-    tasks = load_tasks(benchmarks, tiny_data, "test", tiny_scale["evaluation"])
+    tasks = load_tasks(benchmarks, records.folder(tiny_data), "test", tiny_scale["evaluation"])
     evaluator = Evaluator(tasks, "test", batch_size=7)
-    scores, items = evaluator(model, checkpoints.load_tokenizer(tiny_base))
+    scores, items = evaluator(model, tokenizer)
     return {(r["benchmark"], r["metric"]): r for r in scores}, items, fed, evaluator
 
 
@@ -46,10 +46,10 @@ def greedy(model, tokenizer, prompt: str, limit: int) -> str:
 
 
 def test_choices_and_greedy_answers_are_those_of_the_dense_logits(outcome, tiny_base, tiny_data):
-    model, tokenizer = checkpoints.load_model(tiny_base), checkpoints.load_tokenizer(tiny_base)
+    model, tokenizer = load(tiny_base)
     for task in ("micro_mmlu", "telecom"):
         right, exact = [], []
-        for record in read_jsonl(tiny_data / task / "test.jsonl"):
+        for record in read_lines(tiny_data / task / "test.jsonl"):
             ids = tokenizer(record["prompt"], return_tensors="pt")["input_ids"]
             with torch.no_grad():
                 last = model(ids).logits[0, -1]
@@ -62,10 +62,10 @@ def test_choices_and_greedy_answers_are_those_of_the_dense_logits(outcome, tiny_
 
 
 def test_generated_sql_is_judged_by_execution(outcome, tiny_base, tiny_data, tiny_scale):
-    model, tokenizer = checkpoints.load_model(tiny_base), checkpoints.load_tokenizer(tiny_base)
+    model, tokenizer = load(tiny_base)
     limit = tiny_scale["evaluation"]["max_new_tokens"]
     verdicts = []
-    for record in read_jsonl(tiny_data / "nl2sql" / "test.jsonl"):
+    for record in read_lines(tiny_data / "nl2sql" / "test.jsonl"):
         database = tiny_data / "nl2sql" / "databases" / f"{record['database']}.sqlite"
         answer = greedy(model, tokenizer, record["prompt"], limit)
         verdicts.append(judge(database, answer, record["answer"]))
@@ -77,9 +77,8 @@ def test_generated_sql_is_judged_by_execution(outcome, tiny_base, tiny_data, tin
 
 
 def test_gold_sql_would_score_100_and_broken_sql_0_and_invalid(tiny_data, tiny_scale):
-    tasks = load_tasks(
-        [tiny_scale["domains"]["nl2sql"]], tiny_data, "test", tiny_scale["evaluation"]
-    )
+    data, benchmark = records.folder(tiny_data), tiny_scale["domains"]["nl2sql"]
+    tasks = load_tasks([benchmark], data, "test", tiny_scale["evaluation"])
     task = tasks["tasks"]["nl2sql"]
     for doc in task.test_docs():
         perfect = {"execution_accuracy": 1.0, "exact_match": 1.0, "invalid_sql": 0.0}
@@ -90,23 +89,23 @@ def test_gold_sql_would_score_100_and_broken_sql_0_and_invalid(tiny_data, tiny_s
 
 def test_one_forward_serves_all_choices_of_an_item(outcome, tiny_data):
     items = sum(
-        len(read_jsonl(tiny_data / task / "test.jsonl")) for task in ("micro_mmlu", "telecom")
+        len(read_lines(tiny_data / task / "test.jsonl")) for task in ("micro_mmlu", "telecom")
     )
     # Batches longer than one token that no generation made: its first has left padding too, so
     # count sequences fed in all against those of choices and prompts.
     prompts = sum(
-        len(read_jsonl(tiny_data / task / "test.jsonl")) for task in ("micro_math", "nl2sql")
+        len(read_lines(tiny_data / task / "test.jsonl")) for task in ("micro_math", "nl2sql")
     )
     assert sum(shape[0] for shape in outcome[2] if shape[1] > 1) == items + prompts
 
 
 def test_items_pair_between_models_and_average_to_the_scores(outcome, tiny_base):
     scores, items, _, evaluator = outcome
-    other = copy.deepcopy(checkpoints.load_model(tiny_base))
+    other, tokenizer = load(tiny_base)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
-    _, again = evaluator(other, checkpoints.load_tokenizer(tiny_base))
+    _, again = evaluator(other, tokenizer)
     key = ("benchmark", "split", "metric", "item")
     assert [tuple(i[k] for k in key) for i in items] == [tuple(i[k] for k in key) for i in again]
     for (benchmark, metric), row in scores.items():
@@ -123,12 +122,12 @@ def test_the_main_score_is_in_percent_and_a_missing_one_is_said():
 
 def test_items_with_an_empty_gold_result_are_scored_apart(tiny_data, tmp_path):
     shutil.copytree(tiny_data / "nl2sql" / "databases", tmp_path / "nl2sql" / "databases")
-    records = read_jsonl(tiny_data / "nl2sql" / "test.jsonl")[:3]
-    for number, record in enumerate(records):
+    items = read_lines(tiny_data / "nl2sql" / "test.jsonl")[:3]
+    for number, record in enumerate(items):
         record |= {"empty": number == 2, "alternatives": ["SELECT 1"] if number == 0 else []}
-    write_jsonl(tmp_path / "nl2sql" / "test.jsonl", records)
+    files.write_jsonl(tmp_path / "nl2sql" / "test.jsonl", items)
     entry = {"task": "nl2sql", "kind": "sql", "metric": "execution_accuracy", "max_new_tokens": 5}
-    tasks = load_tasks([entry], tmp_path, "test", {"max_new_tokens": 9})
+    tasks = load_tasks([entry], as_data(tmp_path), "test", {"max_new_tokens": 9})
     task = tasks["tasks"]["nl2sql"]
     found = [task.process_results(doc, ["SELECT 1"]) for doc in task.test_docs()]
     assert found[0]["execution_accuracy"] == 1.0  # by the alternative
@@ -143,17 +142,17 @@ def test_items_with_an_empty_gold_result_are_scored_apart(tiny_data, tmp_path):
 def test_choices_can_be_compared_by_their_likelihood_a_character(tmp_path):
     model, tokenizer = random_model(), byte_tokenizer()
     choices = ["the tower", "a tower by the other tower", "rent"]
-    records = [
+    items = [
         {"id": f"q{n}", "prompt": f"What is {n}?", "answer": choices[n % 3], "choices": choices,
          "gold": n % 3}
         for n in range(6)
     ]  # fmt: skip
-    write_jsonl(tmp_path / "telecom" / "test.jsonl", records)
+    files.write_jsonl(tmp_path / "telecom" / "test.jsonl", items)
     entry = {"task": "telecom", "kind": "choice", "metric": "acc_norm"}
-    tasks = load_tasks([entry], tmp_path, "test", {"max_new_tokens": 9})
+    tasks = load_tasks([entry], as_data(tmp_path), "test", {"max_new_tokens": 9})
     scores, _ = Evaluator(tasks, "test", 4)(model, tokenizer)
     right = []
-    for record in records:
+    for record in items:
         start = len(tokenizer(record["prompt"])["input_ids"])
         logps = []
         for choice in choices:
@@ -175,7 +174,7 @@ def base_scored(tmp_path_factory, tiny_scale, tiny_data, tiny_base):
 
 
 def test_the_base_says_where_it_is_above_chance(base_scored):
-    record = read_json(base_scored / "metrics.json")
+    record = files.read_sealed(base_scored / "metrics.json", EVALUATION)
     rows = {(r["benchmark"], r["metric"]): r for r in record["rows"]}
     assert list(record["screening"]) == ["mmlu", "math"]
     assert record["screening"]["mmlu"]["value"] == rows["micro_mmlu", "acc"]["value"]
@@ -185,14 +184,14 @@ def test_the_base_says_where_it_is_above_chance(base_scored):
 def test_a_method_is_scored_where_the_base_is_above_chance(
     base_scored, tiny_scale, tiny_data, tiny_base, tmp_path
 ):
-    record = read_json(base_scored / "metrics.json")
-    record["screening"] = {"mmlu": {"above": False}, "math": {"above": True}}
-    write_json(tmp_path / "base.json", record)
+    shutil.copy(base_scored / "metrics.json", tmp_path / "base.json")
+    screened = {"mmlu": {"above": False}, "math": {"above": True}}
+    reseal(tmp_path / "base.json", screening=screened)
     commands.evaluate(
         tiny_scale, "qwen3-s0", "telecom", "full_ft", tiny_data, [tiny_base],
         [tmp_path / "out"], [1], base_metrics=tmp_path / "base.json",
     )  # fmt: skip
-    found = read_json(tmp_path / "out" / "metrics.json")
+    found = files.read_sealed(tmp_path / "out" / "metrics.json", EVALUATION)
     assert {row["benchmark"] for row in found["rows"]} == {"micro_math", "telecom"}
     assert "screening" not in found
 
@@ -203,7 +202,7 @@ def test_general_scores_of_the_base_are_taken_over_from_another_domain(
     general = {"micro_mmlu", "micro_math"}
 
     def scored(folder) -> tuple[list, pd.DataFrame, dict]:
-        record = read_json(folder / "metrics.json")
+        record = files.read_sealed(folder / "metrics.json", EVALUATION)
         items = pd.read_parquet(folder / "samples.parquet")
         rows = [row for row in record["rows"] if row["benchmark"] in general]
         kept = items[items["benchmark"].isin(general)].reset_index(drop=True)
@@ -217,9 +216,10 @@ def test_general_scores_of_the_base_are_taken_over_from_another_domain(
     expected_rows, expected_items, expected_screening = scored(base_scored)
     assert rows == expected_rows and screening == expected_screening
     pd.testing.assert_frame_equal(items, expected_items)
-    found = read_json(tmp_path / "out" / "metrics.json")["rows"]
+    found = files.read_sealed(tmp_path / "out" / "metrics.json", EVALUATION)["rows"]
     assert {row["benchmark"] for row in found} == {*general, "nl2sql"}
-    write_json(tmp_path / "metrics.json", {"base": "other", "method": "base"})
+    shutil.copy(base_scored / "metrics.json", tmp_path)
+    reseal(tmp_path / "metrics.json", base="other")
     with pytest.raises(UserError, match="not of the base qwen3-s0"):
         commands.evaluate(
             *arguments, [tmp_path / "out"], [0], general_from=tmp_path / "metrics.json"
@@ -234,7 +234,7 @@ def test_likelihoods_and_generation_run_in_the_precision_asked_for(
     seen, model = set(), random_model(family)
     model.base_model.layers[0].mlp.register_forward_hook(lambda _, args, out: seen.add(out.dtype))
     benchmarks = [tiny_scale["domains"]["telecom"], tiny_scale["general"]["math"]]
-    tasks = load_tasks(benchmarks, tiny_data, "test", {"max_new_tokens": 2})
+    tasks = load_tasks(benchmarks, records.folder(tiny_data), "test", {"max_new_tokens": 2})
     SharedContextLM(model, byte_tokenizer(), 4)  # tries the head, which is no evaluation
     seen.clear()
     Evaluator(tasks, "test", 4, precision=precision)(model, byte_tokenizer())

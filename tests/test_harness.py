@@ -11,11 +11,13 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from lrmoclip.artefacts import Folder
 from lrmoclip.batches import framed
 from lrmoclip.errors import UserError
 from lrmoclip.evaluation import Evaluator
 from lrmoclip.files import write_jsonl
 from lrmoclip.tasks import load_tasks
+from tests.support.made import as_checkpoint, as_data
 from tests.tinylm import byte_tokenizer, random_model
 
 SETTINGS = {"max_new_tokens": 8}
@@ -112,11 +114,11 @@ def write(folder: Path, documents: dict[str, list[dict]], name: str = "test") ->
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory) -> Folder:
     path = tmp_path_factory.mktemp("general")
     write(path, DOCUMENTS)
     write(path, FEWSHOT, "fewshot")
-    return path
+    return as_data(path)
 
 
 @pytest.fixture
@@ -158,7 +160,7 @@ def plain(monkeypatch):
     return run
 
 
-def evaluated(folder: Path, benchmark: dict) -> tuple[dict, list[dict], dict]:
+def evaluated(folder: Folder, benchmark: dict) -> tuple[dict, list[dict], dict]:
     tasks = load_tasks([benchmark], folder, "test", SETTINGS)
     rows, items = Evaluator(tasks, "test", 4)(random_model(), byte_tokenizer())
     assert {row["benchmark"] for row in rows} == {benchmark["task"]}
@@ -234,7 +236,8 @@ def test_documents_are_processed_once_so_that_shuffled_options_keep_their_answer
     benchmark = {"task": "gpqa", "kind": "harness", "metric": "acc"}
     places = []
     for _ in range(2):
-        task = load_tasks([benchmark], tmp_path, "test", SETTINGS)["tasks"]["gpqa_main_zeroshot"]
+        tasks = load_tasks([benchmark], as_data(tmp_path), "test", SETTINGS)["tasks"]
+        task = tasks["gpqa_main_zeroshot"]
         first, second = list(task.test_docs()), list(task.test_docs())
         assert first == second
         for document in first:
@@ -262,7 +265,7 @@ def test_thinking_is_refused_and_vllm_asked_for_where_it_is_absent(tmp_path):
     with pytest.raises(UserError, match=r"prompting\.thinking"):
         Evaluator({}, "test", 4, prompting={"chat_template": True, "thinking": True})
     with pytest.raises(UserError, match="vllm"):
-        Evaluator({}, "test", 4, backend="vllm").checkpoint(tmp_path)
+        Evaluator({}, "test", 4, backend="vllm").checkpoint(as_checkpoint(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +273,7 @@ def test_thinking_is_refused_and_vllm_asked_for_where_it_is_absent(tmp_path):
     [
         ({"task": "mmlu_astrology", "question": "?"}, "no task 'mmlu_astrology'"),
         ({"task": "piqa", "goal": "Reach the top"}, "not the documents of lm-eval's piqa"),
-        ({"goal": "Reach the top"}, "line 1: no field task"),
+        ({"goal": "Reach the top"}, "line 1: no key 'task'"),
     ],
 )
 def test_lines_that_are_no_documents_are_said(document, words, tmp_path, monkeypatch):
@@ -281,14 +284,13 @@ def test_lines_that_are_no_documents_are_said(document, words, tmp_path, monkeyp
         "lrmoclip.tasks._tasks_root",
         lambda: root / "mmlu/default" if "astrology" in words else root,
     )
+    benchmark = {"task": "role", "kind": "harness", "metric": "acc"}
     with pytest.raises(UserError, match=words):
-        load_tasks(
-            [{"task": "role", "kind": "harness", "metric": "acc"}], tmp_path, "test", SETTINGS
-        )
+        load_tasks([benchmark], as_data(tmp_path), "test", SETTINGS)
 
 
 def test_fewshot_documents_that_are_needed_are_asked_for(tmp_path):
     write(tmp_path, {"mmlu": [mmlu("anatomy", 1)]})
     benchmark = {**BENCHMARKS["mmlu"], "num_fewshot": 5}
     with pytest.raises(UserError, match=r"fewshot\.jsonl: no documents of mmlu_anatomy"):
-        load_tasks([benchmark], tmp_path, "test", SETTINGS)
+        load_tasks([benchmark], as_data(tmp_path), "test", SETTINGS)

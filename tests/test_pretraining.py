@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from lrmoclip import checkpoints, commands, config
+from lrmoclip import commands, config
 from lrmoclip.pretraining import FAMILIES
 from lrmoclip.workbench import Workbench
 from tests.conftest import TINY
+from tests.support.made import load
 
 KINDS = {
     "qwen3": "Qwen3ForCausalLM",
@@ -34,7 +35,7 @@ def test_a_family_goes_from_pretraining_to_its_scores(family, edit, tiny_data, t
     commands.evaluate(scale, "qwen3-s0", "telecom", "lr_moclip", **place)
 
     assert type(bench.model).__name__ == KINDS[family]
-    before, after = bench.model.state_dict(), checkpoints.load_model(run / "model").state_dict()
+    before, after = bench.model.state_dict(), load(run / "model")[0].state_dict()
     assert before.keys() == after.keys()
     assert any((before[name] != after[name]).any() for name in before)
     rows = json.loads((run / "metrics.json").read_text())["rows"]

@@ -15,6 +15,7 @@ from lrmoclip.checkpoints import WEIGHTS
 from lrmoclip.pretraining import new_model
 from lrmoclip.workbench import base_fingerprint
 from tests.conftest import TINY
+from tests.support.made import as_checkpoint, as_data, read_lines
 from tests.test_batches import TEMPLATE
 
 # A random base is cold; that it is said is a test of its own.
@@ -67,7 +68,7 @@ def given(tmp_path_factory, tiny_data) -> dict:
     folder = tmp_path_factory.mktemp("qwen3")
     scale_file = folder / "tiny.yaml"
     document = config.load(TINY).settings
-    for key in ("$schema", "methods_file", "learning_rates"):
+    for key in ("methods_file", "learning_rates"):
         document[key] = str((TINY.parent / document[key]).resolve())
     for key, value in CHANGES.items():
         *parents, last = key.split("/")
@@ -78,13 +79,13 @@ def given(tmp_path_factory, tiny_data) -> dict:
         ("telecom", "train", 24), ("replay", "train", 4), ("telecom", "test", 2),
         ("micro_mmlu", "test", 2),
     ):  # fmt: skip
-        records = files.read_jsonl(tiny_data / name / f"{split}.jsonl")[:count]
+        records = read_lines(tiny_data / name / f"{split}.jsonl")[:count]
         files.write_jsonl(data / name / f"{split}.jsonl", records)
     marked = tokenizer()
+    as_data(data)
     made = {"config": base_fingerprint(config.load(scale_file), "qwen3-s0")}
-    with files.whole(folder / "base") as base:
-        base.mkdir()
-        checkpoints.save(base, new_model(BASE, marked), marked, made)
+    checkpoints.save(folder / "base", new_model(BASE, marked), marked)
+    as_checkpoint(folder / "base", **made)
     return {
         "config": scale_file, "base": "qwen3-s0", "domain": "telecom",
         "checkpoint": folder / "base", "data": data,
@@ -131,7 +132,7 @@ def test_it_trains_dies_goes_on_and_is_scored(given, store, tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training.Run, "step", dies_in_the_fourth)
         run("train", **options)
-    assert [p.name for p in tmp_path.iterdir()] == [".seed1.resume"]
+    assert [p.name for p in tmp_path.iterdir()] == [".seed1.partial"]
 
     assert run("train", **options) == 0
     undisturbed = tmp_path / "undisturbed"

@@ -244,7 +244,7 @@ def test_a_command_killed_in_its_midst_ends_in_the_same_bytes(tmp_path, tiny_bas
 
     other = start(tmp_path / "undisturbed")
     child = start(tmp_path / "killed", pause=0.1)
-    while not (tmp_path / ".killed.resume" / "step4").exists():
+    while not (tmp_path / ".killed.partial" / "state" / "step4").exists():
         assert child.poll() is None
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)

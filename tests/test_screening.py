@@ -1,13 +1,13 @@
 """The at-chance rule against binomial tails summed here, and what it makes of a manifest."""
 
-import json
 from fractions import Fraction
 from math import comb
 
 import pytest
 
-from lrmoclip import screening
+from lrmoclip import files, screening
 from lrmoclip.errors import UserError
+from tests.support.made import as_data
 
 GENERAL = {
     "easy": {"task": "easy_items", "metric": "acc", "chance": 0.25},
@@ -88,10 +88,18 @@ def test_methods_are_scored_on_what_is_above_chance_and_on_perplexities():
     assert list(screening.worth_scoring(GENERAL, screened)) == ["hard"]
 
 
-def test_only_splits_that_the_manifest_names_are_scored(tmp_path):
-    assert screening.with_data(GENERAL, screening.manifest(tmp_path), "test") == GENERAL
-    sets = {"easy_items": {"test": {}, "validation": {}}, "text_items": {"test": {}}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"sets": sets}))
-    facts = screening.manifest(tmp_path)
-    assert list(screening.with_data(GENERAL, facts, "test")) == ["easy", "text"]
-    assert list(screening.with_data(GENERAL, facts, "validation")) == ["easy"]
+def test_only_splits_that_the_data_have_are_scored(tmp_path):
+    for name in ("easy_items/test", "easy_items/validation", "text_items/test"):
+        files.write_text(tmp_path / f"{name}.jsonl", "{}")
+    data = as_data(tmp_path, missing={"hard": "gated"})
+
+    assert list(screening.with_data(GENERAL, data, "test")) == ["easy", "text"]
+    assert list(screening.with_data(GENERAL, data, "validation")) == ["easy"]
+
+
+def test_a_benchmark_of_which_nothing_is_there_and_nothing_said_is_a_mistake(tmp_path):
+    for task in ("easy_items", "text_items"):
+        files.write_text(tmp_path / task / "test.jsonl", "{}")
+
+    with pytest.raises(UserError, match=r"no data of hard_items \(general\.hard\)"):
+        screening.with_data(GENERAL, as_data(tmp_path), "test")

@@ -21,6 +21,7 @@ from lrmoclip.errors import UserError
 from lrmoclip.shards import GRID, bytes_per_position
 from lrmoclip.store import MANIFEST, shard_name
 from tests.conftest import Allocations
+from tests.support.made import reseal
 
 BOUND = {"base": "b", "tokenizer": "t", "data": "d"}
 LIMITS = {"coverage": 0.9, "k_min": 1, "k_max": 6}
@@ -402,7 +403,7 @@ def test_a_writer_killed_at_any_step_resumes_to_the_same_bytes(tmp_path, before)
         assert content(write(folder, LENGTHS)) == want
         assert [p.name for p in folder.parent.iterdir()] == ["store"]
         steps += 1
-    assert steps >= 1 + 2 * shards + 1 + 2  # manifest; two a shard; manifest; the folders
+    assert steps >= 1 + shards + 1 + 3  # a manifest, one a shard, the last; old, new, old's end
 
 
 @pytest.mark.parametrize(("batches", "held"), [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8)])
@@ -451,14 +452,14 @@ def test_shards_made_with_other_arguments_are_thrown_away_in_words(tmp_path, cha
 @pytest.mark.parametrize("damage", ["flipped", "missing", "stray", "manifest"])
 def test_what_is_damaged_in_an_unfinished_store_is_made_again(tmp_path, damage):
     feed(new_writer(tmp_path / "store"), LENGTHS, 6)
-    partial = tmp_path / ".store.partial"
+    partial = tmp_path / ".store.partial" / "new"
     if damage == "flipped":
         shard = (partial / shard_name(1)).read_bytes()
         (partial / shard_name(1)).write_bytes(shard[:-5] + bytes([shard[-5] ^ 1]) + shard[-4:])
     elif damage == "missing":
         (partial / shard_name(1)).unlink()
     elif damage == "stray":
-        (partial / f".{shard_name(3)}.1234.tmp").write_bytes(b"half")
+        (partial / shard_name(3)).write_bytes(b"half")
     else:
         (partial / MANIFEST).write_bytes(b"{")
 
@@ -581,13 +582,10 @@ def test_shards_that_changed_places_are_refused(saved):
 def test_a_file_that_is_no_shard_is_named_even_with_the_right_checksum(tmp_path):
     from safetensors.torch import save_file
 
-    from lrmoclip import store
-
     saved = write(tmp_path / "store", [3])
     save_file({"other": torch.zeros(2)}, saved / shard_name(0))
-    manifest = {k: v for k, v in files.read_json(saved / MANIFEST).items() if k != "sha256"}
-    manifest["shards"][0]["sha256"] = files.sha256(saved / shard_name(0))
-    files.write_text(saved / MANIFEST, store._sealed(manifest))
+    digests = files.read_json(saved / MANIFEST)["files"]
+    reseal(saved / MANIFEST, files=digests | {shard_name(0): files.sha256(saved / shard_name(0))})
 
     assert f"{shard_name(0)}: damaged" in refusal(saved)
 
@@ -608,7 +606,7 @@ def test_a_manifest_that_was_edited_is_refused(saved):
     manifest["settings"]["coverage"] = 0.99
     files.write_json(saved / MANIFEST, manifest)
 
-    assert f"{MANIFEST}: damaged" in refusal(saved)
+    assert f"{MANIFEST}: changed since it was made" in refusal(saved)
 
 
 @pytest.mark.parametrize(
@@ -644,16 +642,62 @@ def test_a_mass_outside_that_is_rounded_above_one_gives_no_nan(tmp_path):
 
 
 def test_a_store_of_another_format_or_without_an_end_is_refused(saved):
-    from lrmoclip.store import _sealed
-
-    manifest = json.loads((saved / MANIFEST).read_text())
-    del manifest["sha256"]
+    manifest = files.read_sealed(saved / MANIFEST, "store")
     for broken in (
-        {**manifest, "format": 2},
+        {**manifest, "format": 1},
         {k: manifest[k] for k in manifest if k != "statistics"},
     ):
-        (saved / MANIFEST).write_text(_sealed(broken))
+        files.write_sealed(saved / MANIFEST, "store", broken)
         assert "unfinished store, or one of another version" in refusal(saved)
+
+
+def test_closing_twice_is_closing_once(tmp_path):
+    with new_writer(tmp_path / "store") as writer:
+        feed(writer, LENGTHS)
+        writer.close()
+    writer.close()
+
+    assert content(tmp_path / "store") == content(write(tmp_path / "undisturbed", LENGTHS))
+
+
+def test_nothing_can_be_added_to_a_closed_writer(tmp_path):
+    logits, targets = make_positions([3])
+    with new_writer(tmp_path / "store") as writer:
+        feed(writer, LENGTHS)
+    before = content(tmp_path / "store")
+
+    with pytest.raises(ValueError, match="closed"):
+        writer.add(select_candidates(logits, targets, **LIMITS), targets, [3])
+
+    assert content(tmp_path / "store") == before
+
+
+def test_a_writer_that_an_error_ended_cannot_be_closed(tmp_path):
+    with pytest.raises(KeyError), new_writer(tmp_path / "store") as writer:
+        feed(writer, LENGTHS)
+        raise KeyError
+
+    with pytest.raises(ValueError, match="an error ended the writer"):
+        writer.close()
+
+
+def test_a_second_writer_of_a_store_is_refused_and_the_first_one_is_whole(tmp_path):
+    with new_writer(tmp_path / "store") as first:
+        feed(first, LENGTHS, 4)
+        with pytest.raises(UserError, match=f"process {os.getpid()} on .* is writing it"):
+            new_writer(tmp_path / "store")
+        feed(first, LENGTHS)
+
+    assert content(tmp_path / "store") == content(write(tmp_path / "undisturbed", LENGTHS))
+
+
+def test_a_users_folder_is_not_written_over(tmp_path):
+    files.write_text(tmp_path / "store" / "thesis.tex", "years")
+
+    with pytest.raises(UserError, match=r"holds thesis\.tex"):
+        new_writer(tmp_path / "store")
+
+    assert (tmp_path / "store" / "thesis.tex").read_text() == "years"
 
 
 def test_a_shard_that_goes_after_loading_is_named(saved):

@@ -1,6 +1,5 @@
 """The tables of a scale from the records of runs, against an example worked out by hand."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +7,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from lrmoclip import tables
+from lrmoclip import files, tables
 from lrmoclip.errors import UserError
 from lrmoclip.runs import METRICS, load, metrics_table
 from lrmoclip.tables import REGIMES, TABLE1, data_sizes, gather, regimes, to_csv
 from tests.handmade import ABOVE, METHODS, ROLES, hours, write_run, write_study
+from tests.support.made import as_data, reseal
 
 
 def table1(paths, costs, roles=ROLES, methods=METHODS, sizes=None):
@@ -22,6 +22,12 @@ def table1(paths, costs, roles=ROLES, methods=METHODS, sizes=None):
 @pytest.fixture
 def paths(tmp_path) -> list[Path]:
     return write_study(tmp_path)
+
+
+def put_samples(metrics: Path, frame: pd.DataFrame) -> None:
+    samples = metrics.with_name("samples.parquet")
+    frame.to_parquet(samples)
+    reseal(metrics, files={samples.name: files.sha256(samples)})
 
 
 @pytest.fixture
@@ -131,20 +137,19 @@ def test_other_roles_count_in_general(tmp_path, costs):
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_items_that_do_not_pair_are_refused(paths, costs, seed):
-    samples = paths[seed].with_name("samples.parquet")
-    frame = pd.read_parquet(samples)
+    frame = pd.read_parquet(paths[seed].with_name("samples.parquet"))
     frame.loc[frame["item"] == "micro_mmlu-0", "item"] = "another"
-    frame.to_parquet(samples)
+    put_samples(paths[seed], frame)
     with pytest.raises(UserError, match=r"2 items of .* do not pair"):
         table1(paths, costs)
 
 
 def test_items_of_the_same_text_pair_in_their_order(paths, costs):
     for path in paths:
-        samples = path.with_name("samples.parquet")
-        frame = pd.read_parquet(samples).sort_values("item", kind="stable")
+        frame = pd.read_parquet(path.with_name("samples.parquet"))
+        frame = frame.sort_values("item", kind="stable")
         frame.loc[frame["item"] == "micro_mmlu-1", "item"] = "micro_mmlu-0"
-        frame.to_parquet(samples)
+        put_samples(path, frame)
     row = table1(paths, costs).set_index("method").loc["full_ft"]
     assert row["forgetting"] == 31.25
 
@@ -153,7 +158,13 @@ def test_samples_of_another_evaluation_are_refused(paths, costs):
     samples = paths[1].with_name("samples.parquet")
     frame = pd.read_parquet(samples)
     frame.assign(value=1.0).to_parquet(samples)
-    with pytest.raises(UserError, match=r"samples\.parquet disagree on"):
+    with pytest.raises(UserError, match=r"samples\.parquet: damaged"):
+        table1(paths, costs)
+
+
+def test_scores_of_other_weights_than_the_runs_are_refused(paths, costs):
+    reseal(paths[1].with_name("run.json"), weights="of another training")
+    with pytest.raises(UserError, match=r"metrics\.json: of other weights"):
         table1(paths, costs)
 
 
@@ -194,8 +205,6 @@ def test_gathered_scales_keep_their_order_and_may_not_overlap(paths, costs):
     assert list(gather([small, micro])["scale"]) == ["small"] * 3 + ["micro"] * 3
     with pytest.raises(UserError, match="two rows for micro/qwen3-s0/telecom/base"):
         gather([micro, micro])
-    with pytest.raises(UserError, match="Not a table 1"):
-        gather([micro.drop(columns="general")])
 
 
 def screened(above: bool) -> dict:
@@ -225,9 +234,8 @@ def test_the_screening_of_the_base_is_believed(tmp_path, costs):
 def test_methods_need_not_be_scored_on_what_does_not_count(tmp_path, costs):
     paths = write_study(tmp_path, screening=screened(above=False))
     for path in paths[1:]:
-        record = json.loads(path.read_text())
-        record["rows"] = [row for row in record["rows"] if row["benchmark"] != "micro_mmlu"]
-        path.write_text(json.dumps(record))
+        rows = files.read_json(path)["rows"]
+        reseal(path, rows=[row for row in rows if row["benchmark"] != "micro_mmlu"])
     assert (table1(paths, costs)["general_tasks"] == "micro_math").all()
 
 
@@ -254,14 +262,15 @@ def test_the_domain_score_leaves_out_items_with_an_empty_gold_result(tmp_path, c
 
 
 def test_sizes_are_those_of_the_data_folder(paths, costs, tmp_path):
-    records = [{"id": str(i), "prompt": "p", "answer": "a"} for i in range(5)]
-    choices = [r | {"choices": ["a"] * n} for r, n in zip(records, [2, 4, 4, 5], strict=False)]
-    folder = tmp_path / "data" / "telecom"
+    records = [{"id": str(i), "prompt": "p", "answer": "0"} for i in range(5)]
+    choices = [
+        record | {"choices": [str(i) for i in range(n)], "gold": 0}
+        for record, n in zip(records, [2, 4, 4, 5], strict=False)
+    ]
     for split, lines in {"train": records, "test": choices}.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
+        files.write_jsonl(tmp_path / "data" / "telecom" / f"{split}.jsonl", lines)
 
-    sizes = data_sizes(tmp_path / "data", ["telecom"])
+    sizes = data_sizes(as_data(tmp_path / "data"), ["telecom"])
     table = table1(paths, costs, sizes=sizes).set_index("method")
 
     assert table.loc["full_ft", "train_records"] == 5
@@ -272,9 +281,12 @@ def test_sizes_are_those_of_the_data_folder(paths, costs, tmp_path):
 
 
 def test_a_set_without_training_data_or_choices_has_neither_size_nor_chance(tmp_path):
-    (tmp_path / "sqleval").mkdir()
-    (tmp_path / "sqleval" / "test.jsonl").write_text('{"id": "1", "prompt": "p", "answer": "a"}\n')
-    assert data_sizes(tmp_path, ["sqleval"]) == {"sqleval": {"train_records": None, "chance": None}}
+    record = {"id": "1", "prompt": "p", "answer": "a"}
+    files.write_jsonl(tmp_path / "sqleval" / "test.jsonl", [record])
+
+    found = data_sizes(as_data(tmp_path), ["sqleval"])
+
+    assert found == {"sqleval": {"train_records": None, "chance": None}}
 
 
 def test_regimes_have_a_row_for_each_method_with_sets(paths):

@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lrmoclip.benchmarks.loss import CENTRE, DENSE, OURS, ROWS
+from lrmoclip.errors import UserError
 from lrmoclip.figures import STYLE
 
 AXES = {
@@ -57,6 +58,8 @@ def _value(value: float, note: str) -> str:
 def scaling_plot(table: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
     """Seconds against N, K, V and d in log-log, a panel each, with the fitted slopes."""
     points = table[(table["figure"] == "scaling") & (table["measure"] == "seconds")]
+    if points.empty:
+        raise UserError("no rows of the figure scaling to draw", "Make benchmarks.csv again")
     slopes = table[table["measure"] == "log-log slope"].set_index(["case", "contestant"])["value"]
     with matplotlib.rc_context(sns.axes_style("ticks") | STYLE):
         figure = Figure(figsize=(13, 4.2))

@@ -1,13 +1,13 @@
 """What runs start from: what is fetched, data, base models, candidate stores, the Fisher."""
 
-import json
 import warnings
 from pathlib import Path
 
-from lrmoclip import checkpoints, config, files, provenance
+from lrmoclip import artefacts, checkpoints, config, provenance, records
 from lrmoclip.batches import collate, encode
 from lrmoclip.commands.process import set_threads
 from lrmoclip.config import Scale
+from lrmoclip.schema import CONTEXT
 from lrmoclip.workbench import Workbench, base_fingerprint
 
 
@@ -27,15 +27,19 @@ def fetch(scale: Scale, cache: Path | None = None) -> None:
 def data(scale: Scale, out: Path, data_dir: Path | None = None) -> None:
     """Write the scale's data sets: generated, or from a folder of published data or the hub."""
     settings = scale["data"]
-    if settings["generator"] == "micro":
-        from lrmoclip.micro import world
+    with artefacts.folder(out, records.KIND) as made:
+        if settings["generator"] == "micro":
+            from lrmoclip.micro import world
 
-        return world.write(out, settings["seed"], settings["sizes"])
-    from lrmoclip import hub
-    from lrmoclip.published import sources, write
+            world.write(made.path, settings["seed"], settings["sizes"])
+        else:
+            from lrmoclip import hub
+            from lrmoclip.published import sources, write
 
-    pinned = hub.snapshots(scale) if settings.get("repositories") else None
-    write.write(out, settings, sources.open_source(settings, data_dir, pinned))
+            pinned = hub.snapshots(scale) if settings.get("repositories") else None
+            source = sources.open_source(settings, data_dir, pinned)
+            made.about |= write.write(made.path, settings, source)
+        made.about |= provenance.stamp(config=config.fingerprint(settings))
 
 
 def base(scale: Scale, base: str, data: Path, out: Path) -> None:
@@ -43,20 +47,19 @@ def base(scale: Scale, base: str, data: Path, out: Path) -> None:
     the hub."""
     set_threads(scale["threads"]["pretrain"])
     spec = scale.base(base)
-    if "wheel" in spec:
-        from lrmoclip import wheel
+    with artefacts.folder(out, checkpoints.KIND) as made:
+        if "wheel" in spec:
+            from lrmoclip import wheel
 
-        model, tokenizer, facts = wheel.convert(spec)
-    elif "hub" in spec:
-        from lrmoclip import hub
+            model, tokenizer, facts = wheel.convert(spec)
+        elif "hub" in spec:
+            from lrmoclip import hub
 
-        model, tokenizer, facts = hub.base(scale, spec)
-    else:
-        model, tokenizer, facts = _pretrained(spec, data)
-    made = provenance.stamp(config=base_fingerprint(scale, base), **facts)
-    with files.whole(out) as folder:
-        folder.mkdir()
-        checkpoints.save(folder, model, tokenizer, made)
+            model, tokenizer, facts = hub.base(scale, spec)
+        else:
+            model, tokenizer, facts = _pretrained(spec, data)
+        checkpoints.save(made.path, model, tokenizer)
+        made.about |= provenance.stamp(config=base_fingerprint(scale, base), **facts)
 
 
 def _pretrained(spec: dict, data: Path):
@@ -65,7 +68,8 @@ def _pretrained(spec: dict, data: Path):
 
     tokenizer = words.build(spec["vocabulary"])
     model = new_model(spec, tokenizer)
-    text = encode(files.read_jsonl(Path(data) / "pretraining" / "train.jsonl"), tokenizer)
+    path = records.folder(data).file(records.split_of("pretraining", "train"))
+    text = encode(records.read(path, repeats=True), tokenizer, context=CONTEXT)
     losses = pretrain(model, text, spec)
     return model, tokenizer, {"seed": spec["seed"], "last_loss": losses[-1]}
 
@@ -101,13 +105,12 @@ def fisher(bench: Workbench, out: Path) -> None:
     """Write the Fisher diagonal of the base model on general data, for EWC."""
     from safetensors.torch import save_file
 
-    _ = bench.identity  # refused before the work, not after it
-    set_threads(bench.scale["threads"]["train"])
-    tensors = {name: value.cpu() for name, value in general_fisher(bench).items()}
-    bound = {**bench.identity, "data": bench.data_hash("replay")}
-    stamp = {**bound, "provenance": json.dumps(provenance.stamp())}
-    with files.whole(out) as temporary:
-        save_file(tensors, temporary, metadata=stamp)
+    with artefacts.file(out, "fisher") as made:
+        bound = {**bench.identity, "data": bench.data_hash("replay")}
+        set_threads(bench.scale["threads"]["train"])
+        tensors = {name: value.cpu() for name, value in general_fisher(bench).items()}
+        save_file(tensors, made.path / Path(out).name)
+        made.about |= provenance.stamp(**bound)
 
 
 def general_fisher(bench: Workbench) -> dict:

@@ -1,14 +1,26 @@
 """What every command asks of its own process."""
 
+import os
 import resource
+from pathlib import Path
 
 from lrmoclip.errors import UserError
 
+LARGEST_SEED = 2**31 - 1  # what every generator that is seeded takes
 
-def check_numbers(**lists: list) -> None:
-    if len({len(values) for values in lists.values()}) > 1:
-        names = ", ".join(f"--{name}" for name in lists)
-        raise UserError(f"{names} differ in number", "Name one of each a run")
+
+def check_runs(seeds: list[int], outs: list[Path], **lists: list) -> None:
+    """Refuse lists of another number than there are seeds, a seed or a folder given twice, and a
+    seed that no generator takes."""
+    for name, values in {"outs": outs, **lists}.items():
+        if len(values) != len(seeds):
+            raise UserError(f"--seeds, --{name} differ in number", "Name one of each a run")
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise UserError(f"--seeds: {seed}", f"Allowed: whole numbers from 0 to {LARGEST_SEED}")
+    for name, values in {"seeds": seeds, "outs": [os.path.realpath(out) for out in outs]}.items():
+        if twice := [value for value in values if values.count(value) > 1]:
+            raise UserError(f"--{name}: {twice[0]} stands twice", "Name each once")
 
 
 def set_threads(count: int) -> None:

@@ -2,15 +2,18 @@
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lrmoclip import config, files, provenance
+from lrmoclip import artefacts, config, files, provenance
+from lrmoclip import records as record_files
 from lrmoclip.commands.inputs import data as write_data
 from lrmoclip.commands.process import set_threads
 from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
+from lrmoclip.runs import EVALUATION, METRICS_FILE, RECORD, RUN
 
 PLOT = "![Domain gain against general loss](results/reference/{scale}/forgetting.png)"
 WARNED = ["scale", "base", "domain", "method", "seed", "warning"]  # columns of warnings.csv
@@ -58,9 +61,15 @@ def plan(
     none = [pd.DataFrame(columns=plan_check.CHECK)]
     checked = pd.concat(checks or none, ignore_index=True)
     predicted = library.predicted_table1(scale, planned)
-    files.write_text(Path(out).with_name("plan_check.csv"), checked.to_csv(index=False))
-    files.write_text(Path(out).with_name("predicted_table1.csv"), to_csv(predicted))
-    files.write_text(out, planned.to_csv(index=False))
+    texts = {
+        Path(out).name: planned.to_csv(index=False),
+        "plan_check.csv": checked.to_csv(index=False),
+        "predicted_table1.csv": to_csv(predicted),
+    }
+    with artefacts.loose(Path(out).with_suffix(".json"), "plan", *texts) as made:
+        for name, text in texts.items():
+            files.write_text(made.path / name, text)
+        made.about |= provenance.stamp()
     print(library.summary(planned))
     print(plan_check.summary(checked))
     if "smollm2" not in set(checked["scale"]):
@@ -96,48 +105,60 @@ def tables(
     from lrmoclip.runs import load, metrics_table
     from lrmoclip.tables import data_sizes, regimes, table1, to_csv
 
-    by_domain = {(t["base"], t["domain"]): t for t in map(files.read_json, timed)}
-    trained = [Path(folder) for folder in runs if (Path(folder) / "run.json").exists()]
-    records = [files.read_json(folder / "run.json") for folder in trained]
+    by_domain = {
+        (t["base"], t["domain"]): t for t in (files.read_sealed(p, costs.TIMINGS) for p in timed)
+    }
+    trained = [Path(folder) for folder in runs if (Path(folder) / RECORD).exists()]
+    records = [files.read_sealed(folder / RECORD, RUN) for folder in trained]
     seeds = Counter((run["base"], run["domain"], run["method"]) for run in records)
     cost_rows, savings, warned = [], {}, []
     for folder, run in zip(trained, records, strict=True):
         method = scale.method(run["method"])
-        times = by_domain[run["base"], run["domain"]]
-        evaluation_s = files.read_json(folder / "metrics.json")["wall_s"]
+        if (times := by_domain.get((run["base"], run["domain"]))) is None:
+            raise UserError(
+                f"{folder}: no timings of base {run['base']}, domain {run['domain']}",
+                "Name their timings.json with --timed",
+            )
+        evaluation_s = files.read_sealed(folder / METRICS_FILE, EVALUATION)["wall_s"]
         cost_rows += costs.cost_rows(run, method, times, evaluation_s)
         if "full_ft" in times["step_s"]:
             key = (run["base"], run["domain"], run["method"])
             full = scale.method("full_ft")
             savings[key] = costs.saving_row(run, method, full, times, seeds[key])
         warned += [{k: run[k] for k in WARNED[:-1]} | {"warning": w} for w in run["warnings"]]
-    metrics = [Path(folder) / "metrics.json" for folder in runs]
+    metrics = [Path(folder) / METRICS_FILE for folder in runs]
     cost_table = pd.DataFrame(cost_rows)
     loaded = load(metrics, scale.settings)
-    sizes = data_sizes(data, {run.key[2] for run in loaded}) if data else None
+    folder = record_files.folder(data) if data else None
+    sizes = data_sizes(folder, {run.key[2] for run in loaded}) if folder else None
     scores = table1(loaded, cost_table, scale.settings, scale["methods"], sizes)
-    out = Path(out)
-    files.write_text(out / "metrics.csv", to_csv(metrics_table(metrics)))
-    files.write_text(out / "general.csv", to_csv(general(loaded, scale.settings)))
-    files.write_text(out / "regimes.csv", to_csv(regimes(loaded)))
-    files.write_text(out / "costs.csv", cost_table.to_csv(index=False))
-    saved = pd.DataFrame(savings.values(), columns=costs.SAVINGS)
-    files.write_text(out / "savings.csv", saved.to_csv(index=False))
-    files.write_text(out / "warnings.csv", pd.DataFrame(warned, columns=WARNED).to_csv(index=False))
-    made = provenance.stamp(
-        config=config.fingerprint([scale.settings, scale.methods]),
-        seeds=sorted({run["seed"] for run in records}),
-        commits_of_runs=sorted({run["provenance"]["commit"] for run in records}),
-    )
-    files.write_json(out / "provenance.json", made)
-    files.write_text(out / "table1.csv", to_csv(scores))
+    texts = {
+        "metrics.csv": to_csv(metrics_table(metrics)),
+        "table1.csv": to_csv(scores),
+        "general.csv": to_csv(general(loaded, scale.settings)),
+        "regimes.csv": to_csv(regimes(loaded)),
+        "costs.csv": cost_table.to_csv(index=False),
+        "savings.csv": pd.DataFrame(savings.values(), columns=costs.SAVINGS).to_csv(index=False),
+        "warnings.csv": pd.DataFrame(warned, columns=WARNED).to_csv(index=False),
+    }
+    with artefacts.loose(Path(out) / "provenance.json", "tables", *texts) as made:
+        for name, text in texts.items():
+            files.write_text(made.path / name, text)
+        made.about |= provenance.stamp(
+            config=config.fingerprint([scale.settings, scale.methods]),
+            seeds=sorted({run["seed"] for run in records}),
+            commits_of_runs=sorted({run["provenance"]["commit"] for run in records}),
+        )
 
 
 def gather(tables: list[Path], out: Path) -> None:
     """Write the rows of several scales' table1.csv as one."""
     from lrmoclip import tables as library
 
-    files.write_text(out, library.to_csv(library.gather(map(library.read, tables))))
+    gathered = library.gather(library.read_table1(path) for path in tables)
+    with artefacts.file(out, "tables") as made:
+        files.write_text(made.path / Path(out).name, library.to_csv(gathered))
+        made.about |= provenance.stamp()
 
 
 def figure(table: Path, out: Path) -> None:
@@ -145,34 +166,43 @@ def figure(table: Path, out: Path) -> None:
     from lrmoclip import tables as library
     from lrmoclip.figures import forgetting_plot
 
-    out = Path(out)
-    forgetting_plot(library.read(table), out.with_suffix(".png"), out.with_suffix(".svg"))
+    _draw(out, lambda png, svg: forgetting_plot(library.read_table1(table), png, svg))
 
 
 def benchmarks(threads: int, out: Path) -> None:
     """Write benchmarks.csv: store, loss and optimizer in turns with what others use."""
     from lrmoclip.benchmarks import run
 
-    set_threads(threads)
-    files.write_text(out, run().to_csv(index=False))
+    with artefacts.file(out, "benchmarks") as made:
+        set_threads(threads)
+        files.write_text(made.path / Path(out).name, run().to_csv(index=False))
+        made.about |= provenance.stamp()
 
 
 def scaling(table: Path, out: Path) -> None:
     """Draw the scaling rows of a benchmarks.csv as `out`.png and `out`.svg."""
+    from lrmoclip.benchmarks import COLUMNS
     from lrmoclip.benchmarks.report import scaling_plot
     from lrmoclip.tables import read
 
-    out = Path(out)
-    scaling_plot(read(table), out.with_suffix(".png"), out.with_suffix(".svg"))
+    _draw(out, lambda png, svg: scaling_plot(read(table, COLUMNS), png, svg))
+
+
+def _draw(out: Path, draw: Callable[[Path, Path], None]) -> None:
+    """Make a figure as two files, and what says where they are from."""
+    png, svg = (Path(out).with_suffix(f".{kind}") for kind in ("png", "svg"))
+    with artefacts.loose(png.with_suffix(".json"), "figure", png.name, svg.name) as made:
+        draw(made.path / png.name, made.path / svg.name)
+        made.about |= provenance.stamp()
 
 
 def show(results: Path) -> None:
     """Print the tables of each scale in table1.csv of the results folder, and say where files
     are."""
     from lrmoclip import render
-    from lrmoclip.tables import read
+    from lrmoclip.tables import read, read_table1
 
-    for scale in read(Path(results) / "table1.csv")["scale"].unique():
+    for scale in read_table1(Path(results) / "table1.csv")["scale"].unique():
         folder = Path(results) / scale
         print(render.report(folder))
         print(render.regimes(read(folder / "regimes.csv")))
@@ -207,7 +237,7 @@ def readme(reference: Path, into: Path) -> None:
     document = _between(document, "regimes", render.regimes(regimes, render.MARKDOWN), into)
     devices = sorted(reference.glob("benchmarks*.csv"))  # one a device
     measured = "\n".join(markdown(read(path)) for path in devices)
-    files.write_text(into, _between(document, "benchmarks", measured, into))
+    artefacts.edit(into, _between(document, "benchmarks", measured, into))
 
 
 def _between(document: str, name: str, text: str, path: Path) -> str:

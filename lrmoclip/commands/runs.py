@@ -2,12 +2,15 @@
 
 import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
-from lrmoclip import checkpoints, config, files, provenance
-from lrmoclip.commands.process import check_numbers, peak_memory_mb, set_threads
+from lrmoclip import artefacts, checkpoints, config, files, provenance, records
+from lrmoclip.claims import partial_of
+from lrmoclip.commands.process import check_runs, peak_memory_mb, set_threads
 from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
+from lrmoclip.runs import EVALUATION, METRICS_FILE, RECORD, RUN, SAMPLES
 from lrmoclip.workbench import Workbench
 
 
@@ -15,21 +18,28 @@ def train(bench: Workbench, method: str, seeds: list[int], outs: list[Path]) -> 
     """Train one method with each seed; write model/, training.csv and run.json into its folder.
 
     As one of several processes of a torchrun, train one shard of each. A run that died goes on from
-    its last checkpoint, kept beside its folder until the run is whole.
+    its last run state, kept beside its folder until the run is whole.
     """
     from lrmoclip import sharding
     from lrmoclip.plan import refuse_if_too_large
 
-    check_numbers(seeds=seeds, outs=outs)
+    check_runs(seeds, outs)
     sharding.join()
-    bench.check(method)
-    refuse_if_too_large(bench, method)
-    set_threads(bench.scale["threads"]["train"])
-    for seed, out in zip(seeds, outs, strict=True):
-        _train(bench, method, seed, Path(out))
+    with ExitStack() as claimed:
+        drafts = [
+            claimed.enter_context(artefacts.folder(out, RUN)) if sharding.place()[0] == 0 else None
+            for out in outs
+        ]
+        bench.check(method)
+        refuse_if_too_large(bench, method)
+        set_threads(bench.scale["threads"]["train"])
+        for seed, out, draft in zip(seeds, outs, drafts, strict=True):
+            _train(bench, method, seed, Path(out), draft)
 
 
-def _train(bench: Workbench, method: str, seed: int, out: Path) -> None:
+def _train(
+    bench: Workbench, method: str, seed: int, out: Path, draft: artefacts.Draft | None
+) -> None:
     import pandas as pd
 
     from lrmoclip.resume import Checkpoint
@@ -40,26 +50,30 @@ def _train(bench: Workbench, method: str, seed: int, out: Path) -> None:
     lr = scale.learning_rate(bench.base, bench.domain, method)
     bound = bench.bound(method, lr, seed)
     every = scale["stage1"].get("checkpoint_steps")
-    checkpoint = Checkpoint(out.with_name(f".{out.name}.resume"), bound, every)
+    checkpoint = Checkpoint(partial_of(out) / "state", bound, every)
     run = bench.run(method, lr, seed)
     log = train_run(run, bench.probe(method), checkpoint)
     model = run.merged()
-    if run.rank > 0:
+    if draft is None:
         return
     made = provenance.stamp(**bound)
     summary = run_summary(log, bench.source(method), scale["stage1"])
     for message in summary["warnings"]:
         warnings.warn(f"{bench.domain}, {method}, seed {seed}: {message}", stacklevel=1)
+    folder = draft.path / "model"
+    folder.mkdir()
+    checkpoints.save(folder, model, bench.tokenizer)
+    artefacts.seal(folder, checkpoints.KIND, made)
+    files.write_text(draft.path / "training.csv", pd.DataFrame(log).to_csv(index=False))
     record = {
         "scale": scale.name, "base": bench.base, "domain": bench.domain, "method": method,
         "seed": seed, "lr": lr, **summary, "wall_s": time.perf_counter() - start,
-        "peak_memory_mb": peak_memory_mb(), "devices": run.ranks, "provenance": made,
+        "peak_memory_mb": peak_memory_mb(), "devices": run.ranks,
+        "weights": files.sha256(folder / checkpoints.WEIGHTS), "provenance": made,
     }  # fmt: skip
-    with files.whole(out) as folder:
-        (folder / "model").mkdir(parents=True)
-        checkpoints.save(folder / "model", model, bench.tokenizer, made)
-        files.write_text(folder / "training.csv", pd.DataFrame(log).to_csv(index=False))
-        files.write_json(folder / "run.json", record)
+    files.write_sealed(draft.path / RECORD, RUN, record)
+    draft.about |= made
+    draft.finish()
     checkpoint.remove()
 
 
@@ -80,33 +94,49 @@ def evaluate(
     from lrmoclip import screening
     from lrmoclip.evaluation import Evaluator
 
-    check_numbers(models=models, outs=outs, seeds=seeds)
+    check_runs(seeds, outs, models=models)
+    scale.base(base)
+    if method != "base":
+        scale.method(method)
     set_threads(scale["threads"]["evaluate"])
-    facts = screening.manifest(data)
-    general = screening.with_data(scale["general"], facts, "test")
-    if base_metrics is not None:
-        known = files.read_json(base_metrics).get("screening", {})
-        general = screening.worth_scoring(general, known)
-    taken, taken_items = _general_scores(general_from, base, general)
-    benchmarks = [*general.values(), scale.domain(domain)]
-    scored = benchmarks[-1:] if taken else benchmarks
-    evaluator = Evaluator.of(scale, scored, data, "test")
-    for checkpoint, out, seed in zip(models, outs, seeds, strict=True):
-        start = time.perf_counter()
-        scores, items = evaluator.checkpoint(checkpoint)
-        scores, items = taken + scores, taken_items + items
-        record = {
-            "scale": scale.name, "base": base, "domain": domain, "method": method, "seed": seed,
-            "rows": scores, "wall_s": time.perf_counter() - start,
-            "provenance": provenance.stamp(
-                config=config.fingerprint([benchmarks, scale["evaluation"]])
-            ),
-        }  # fmt: skip
-        if method == "base":
-            record["screening"] = screening.screen(scores, scale["general"], facts)
-        with files.whole(Path(out) / "samples.parquet") as temporary:
-            pd.DataFrame(items).to_parquet(temporary, index=False)
-        files.write_json(Path(out) / "metrics.json", record)
+    with ExitStack() as claimed:
+        drafts = [
+            claimed.enter_context(artefacts.loose(Path(out) / METRICS_FILE, EVALUATION, SAMPLES))
+            for out in outs
+        ]
+        folder, known = records.folder(data), None
+        general = screening.with_data(scale["general"], folder, "test")
+        if base_metrics is not None:
+            known = _evaluation(base_metrics, base)
+            general = screening.worth_scoring(general, known.get("screening", {}))
+        taken, taken_items = _general_scores(general_from, base, general)
+        benchmarks = [*general.values(), scale.domain(domain)]
+        scored = benchmarks[-1:] if taken else benchmarks
+        evaluator = Evaluator.of(scale, scored, folder, "test")
+        for path, seed, draft in zip(models, seeds, drafts, strict=True):
+            start, model = time.perf_counter(), checkpoints.folder(path)
+            scores, items = evaluator.checkpoint(model)
+            scores, items = taken + scores, taken_items + items
+            draft.about |= {
+                "scale": scale.name, "base": base, "domain": domain, "method": method,
+                "seed": seed, "weights": model.digest(checkpoints.WEIGHTS), "rows": scores,
+                "wall_s": time.perf_counter() - start,
+                "provenance": provenance.stamp(
+                    config=config.fingerprint([benchmarks, scale["evaluation"]])
+                ),
+            }  # fmt: skip
+            if method == "base":
+                draft.about["screening"] = screening.screen(scores, scale["general"], folder.about)
+            pd.DataFrame(items).to_parquet(draft.path / SAMPLES, index=False)
+            draft.finish()
+
+
+def _evaluation(path: Path, base: str) -> dict:
+    """A base's metrics.json. UserError for another file, or one of another base."""
+    record = files.read_sealed(path, EVALUATION)
+    if (record["base"], record["method"]) != (base, "base"):
+        raise UserError(f"{path}: not of the base {base}", "Name the metrics.json of that base")
+    return record
 
 
 def _general_scores(
@@ -117,12 +147,9 @@ def _general_scores(
 
     if path is None:
         return [], []
-    record = files.read_json(path)
-    if (record["base"], record["method"]) != (base, "base"):
-        raise UserError(
-            f"{path}: not of the base {base}", "Name its metrics.json of another domain"
-        )
-    items = pd.read_parquet(Path(path).with_name("samples.parquet")).to_dict("records")
+    record, samples = _evaluation(path, base), Path(path).with_name(SAMPLES)
+    artefacts.check_digest(samples, record["files"][SAMPLES], "Evaluate the base again")
+    items = pd.read_parquet(samples).to_dict("records")
     tasks = {benchmark["task"] for benchmark in general.values()}
     rows, items = (
         [r for r in found if r["benchmark"] in tasks] for found in (record["rows"], items)
@@ -139,12 +166,17 @@ def tune(bench: Workbench, method: str, out: Path) -> None:
     from lrmoclip.tuning import sweep
 
     sharding.join()
-    bench.check(method)
-    refuse_if_too_large(bench, method)
-    set_threads(bench.scale["threads"]["train"])
-    rows = sweep(bench, method)
-    if sharding.place()[0] == 0:
-        files.write_text(out, pd.DataFrame(rows).to_csv(index=False))
+    with ExitStack() as claimed:
+        lead = sharding.place()[0] == 0
+        draft = claimed.enter_context(artefacts.file(out, "tuning")) if lead else None
+        bench.check(method)
+        refuse_if_too_large(bench, method)
+        set_threads(bench.scale["threads"]["train"])
+        rows = sweep(bench, method)
+        if draft is not None:
+            table = pd.DataFrame(rows).to_csv(index=False)
+            files.write_text(draft.path / Path(out).name, table)
+            draft.about |= provenance.stamp()
 
 
 def learning_rates(sweeps: list[Path], out: Path) -> None:
@@ -152,12 +184,16 @@ def learning_rates(sweeps: list[Path], out: Path) -> None:
     import pandas as pd
 
     from lrmoclip.tables import read
-    from lrmoclip.tuning import choose
+    from lrmoclip.tuning import SWEEP, choose
 
-    swept = pd.concat([read(path) for path in sweeps], ignore_index=True)
-    files.write_text(Path(out).with_name("tuning.csv"), swept.to_csv(index=False))
-    files.write_json(Path(out).with_name("tuning_provenance.json"), provenance.stamp())
-    files.write_text(out, choose(swept).to_csv(index=False))
+    out = Path(out)
+    with artefacts.loose(
+        out.with_name("tuning_provenance.json"), "learning rates", out.name, "tuning.csv"
+    ) as made:
+        swept = pd.concat([read(path, SWEEP) for path in sweeps], ignore_index=True)
+        files.write_text(made.path / "tuning.csv", swept.to_csv(index=False))
+        files.write_text(made.path / out.name, choose(swept).to_csv(index=False))
+        made.about |= provenance.stamp()
 
 
 def timings(bench: Workbench, methods: list[str], out: Path) -> None:
@@ -167,8 +203,11 @@ def timings(bench: Workbench, methods: list[str], out: Path) -> None:
     from lrmoclip.plan import timing_groups
 
     sharding.join()
-    set_threads(bench.scale["threads"]["train"])
-    groups = timing_groups(bench, methods)
-    measured = costs.timings(bench, groups, bench.scale["timing"]["rounds"])
-    if sharding.place()[0] == 0:
-        files.write_json(out, measured)
+    with ExitStack() as claimed:
+        lead = sharding.place()[0] == 0
+        draft = claimed.enter_context(artefacts.loose(out, costs.TIMINGS)) if lead else None
+        set_threads(bench.scale["threads"]["train"])
+        groups = timing_groups(bench, methods)
+        measured = costs.timings(bench, groups, bench.scale["timing"]["rounds"])
+        if draft is not None:
+            draft.about |= measured

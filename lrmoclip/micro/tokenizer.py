@@ -4,6 +4,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from lrmoclip.micro.words import vocabulary
+from lrmoclip.schema import CONTEXT
 
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 
@@ -19,5 +20,5 @@ def build(size: int) -> PreTrainedTokenizerFast:
         eos_token="<eos>",
         unk_token="<unk>",
         clean_up_tokenization_spaces=False,
-        model_max_length=512,
+        model_max_length=CONTEXT,
     )

@@ -19,8 +19,8 @@ MIXTURE = {
 }  # fmt: skip
 
 
-def write(out: Path, seed: int, sizes: dict[str, int]) -> None:
-    """Write the folder `out`, whole or not at all.
+def write(folder: Path, seed: int, sizes: dict[str, int]) -> None:
+    """Write the world into a folder.
 
     sizes: `pretraining` records and the `replay` sample of them; `validation` and `test` items of
     each benchmark and domain; `databases` of the SQL domain and its `nl2sql_train` questions.
@@ -47,19 +47,18 @@ def write(out: Path, seed: int, sizes: dict[str, int]) -> None:
     sets["pretraining"] = {"train": text}
     # The text is shuffled, so its beginning is a sample: for replay and for EWC's Fisher.
     sets["replay"] = {"train": text[: sizes["replay"]]}
-    with files.whole(out) as folder:
-        for name, by_split in sets.items():
-            for split, records in by_split.items():
-                files.write_jsonl(folder / name / f"{split}.jsonl", records)
-        for base in databases:
-            script = folder / "nl2sql" / "databases" / f"{base.name}.sql"
-            files.write_text(script, base.to_sql())
-            build_sqlite(script, script.with_suffix(".sqlite"))
+    for name, by_split in sets.items():
+        for split, records in by_split.items():
+            files.write_jsonl(folder / name / f"{split}.jsonl", records)
+    for base in databases:
+        script = folder / "nl2sql" / "databases" / f"{base.name}.sql"
+        files.write_text(script, base.to_sql())
+        build_sqlite(script, script.with_suffix(".sqlite"))
 
 
 def build_sqlite(script: Path, target: Path) -> None:
     """Build SQLite's file from the SQL text, which is canonical."""
-    with files.whole(target) as temporary, closing(sqlite3.connect(temporary)) as connection:
+    with closing(sqlite3.connect(target)) as connection:
         connection.executescript(f"BEGIN;{script.read_text(encoding='utf-8')}COMMIT;")
 
 

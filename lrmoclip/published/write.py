@@ -1,6 +1,5 @@
 """Writes a scale's published data: domains, general benchmarks, replay text, and what was found
-when training was compared with test. manifest.json says what each file holds and what was left out.
-"""
+when training was compared with test; and says what each file holds and what was left out."""
 
 import shutil
 from collections import Counter
@@ -18,8 +17,8 @@ Sets = dict[str, dict[str, list[dict]]]  # records by set and split
 _COLLECT = {"telecom": telecom.collect, "nl2sql": nl2sql.geography, "sqleval": nl2sql.sqleval}
 
 
-def write(out: Path, settings: Mapping, source: Source) -> None:
-    """Write the folder `out`, whole or not at all.
+def write(folder: Path, settings: Mapping, source: Source) -> dict:
+    """Write the sets into a folder; returns what its manifest is to say of them.
 
     settings: the scale's `data`. Training and replay records that leak into a test set are removed
     and listed in leakage.csv. Raises UserError where a domain is missing, a size is not there, or
@@ -36,18 +35,16 @@ def write(out: Path, settings: Mapping, source: Source) -> None:
 
     sets = {name: domain.to_write() for name, domain in trained.items()} | benchmarks
     counts = counts | {name: domain.counts() for name, domain in trained.items()}
-    manifest = {
+    for name, domain in domains.items():
+        _copy_databases(domain.databases, folder / name / "databases")
+    files.write_text(folder / "leakage.csv", leakage.to_csv(leaks))
+    return {
         "source": source.kind,
         "missing": missing,
         "chance": _chance(sets, domains, benchmarks),
         "leakage": {**settings["leakage"], "items": found},
+        "sets": _write_sets(folder, sets, counts),
     }
-    with files.whole(out) as folder:
-        for name, domain in domains.items():
-            _copy_databases(domain.databases, folder / name / "databases")
-        manifest["sets"] = _write_sets(folder, sets, counts)
-        files.write_text(folder / "leakage.csv", leakage.to_csv(leaks))
-        files.write_json(folder / "manifest.json", manifest)
 
 
 def remove_leaks(
@@ -121,13 +118,8 @@ def _write_sets(folder: Path, sets: Sets, counts: Mapping) -> dict[str, dict[str
     for name, by_split in sets.items():
         described[name] = {}
         for split, records in by_split.items():
-            path = folder / name / f"{split}.jsonl"
-            files.write_jsonl(path, records)
-            described[name][split] = {
-                "records": len(records),
-                **counts[name][split],
-                "sha256": files.sha256(path),
-            }
+            files.write_jsonl(folder / name / f"{split}.jsonl", records)
+            described[name][split] = {"records": len(records), **counts[name][split]}
     return described
 
 

@@ -14,6 +14,7 @@ from lrmoclip.micro import facts, general, nl2sql, world
 from lrmoclip.micro import tokenizer as words
 from lrmoclip.micro.words import JARGON, NUMBER_COLUMNS, TEXT_COLUMNS
 from lrmoclip.sql import execute
+from tests.support.made import read_lines
 
 FACTUAL = ("micro_mmlu", "micro_gpqa", "micro_math", "telecom")
 CHOICE = (*FACTUAL, "micro_bbh")
@@ -37,7 +38,7 @@ def digest(folder: Path) -> str:
 
 
 def read(folder: Path, name: str, *splits: str) -> list[dict]:
-    return [r for split in splits for r in files.read_jsonl(folder / name / f"{split}.jsonl")]
+    return [r for split in splits for r in read_lines(folder / name / f"{split}.jsonl")]
 
 
 def question(record: dict) -> str:
@@ -226,7 +227,7 @@ def test_the_answer_stands_anywhere_among_the_options(tiny_world):
 
 def test_the_tokenizer_knows_every_word(tiny_world, tokenizer):
     known = tokenizer.get_vocab()
-    records = [r for path in tiny_world.rglob("*.jsonl") for r in files.read_jsonl(path)]
+    records = [r for path in tiny_world.rglob("*.jsonl") for r in read_lines(path)]
 
     texts = [t for r in records for t in (r["prompt"], r["answer"], *r.get("choices", ()))]
     assert {word for text in texts for word in text.split()} <= set(known) - set(words.SPECIAL)
