@@ -24,9 +24,10 @@ def load_model(folder: Folder, device: str | None = None):
     from transformers import AutoModelForCausalLM
 
     folder.file(WEIGHTS)
+    path = folder.whole()
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
-            folder.whole(),
+            path,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -53,26 +54,29 @@ def load_tokenizer(folder: Folder):
     from transformers import AutoTokenizer
 
     folder.file(TOKENIZER)
+    path = folder.whole()
     try:
-        return AutoTokenizer.from_pretrained(
-            folder.whole(), local_files_only=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the Rust side raises bare Exceptions
         raise _unreadable(folder, error) from None
 
 
-def context(folder: Folder) -> int:
-    """Tokens that a checkpoint's model can read at a time."""
+def config_of(folder: Folder):
+    """The transformers config of a checkpoint. UserError where it has none that is known."""
     from transformers import AutoConfig
 
     folder.file("config.json")
     try:
-        said = AutoConfig.from_pretrained(
+        return AutoConfig.from_pretrained(
             folder.path, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(folder, error) from None
-    limit = getattr(said.get_text_config(), "max_position_embeddings", None)
+
+
+def context(config) -> int:
+    """Tokens that a model of this transformers config can read at a time."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return int(limit) if limit else 2**31  # such as state-space models
 
 
@@ -96,6 +100,26 @@ def save(path: Path, model, tokenizer) -> None:
             )
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+
+
+def of(
+    scale: str, base: str, domain: str = "", method: str = "base", seed: int = 0
+) -> dict[str, dict]:
+    """What a checkpoint's manifest says it is of."""
+    return {"of": {"scale": scale, "base": base, "domain": domain, "method": method, "seed": seed}}
+
+
+def check_of(folder: Folder, *names: str | int) -> None:
+    """Refuse a checkpoint that is of something else; names as for `of`. A base has no domain."""
+    known, asked = folder.about.get("of", {}), of(*names)["of"]
+    if asked["method"] == "base":
+        asked |= {"domain": "", "seed": 0}
+    for key, value in asked.items():
+        if known.get(key) != value:
+            raise UserError(
+                f"{folder.path}: of the {key} {known.get(key)!r}, not {value!r}",
+                "Name the checkpoint that is to be scored",
+            )
 
 
 def identity(folder: Folder, config: str) -> dict[str, str]:

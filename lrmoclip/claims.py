@@ -58,6 +58,7 @@ class Claim:
         self.target, self.resumable = Path(target), resumable
         self.partial = partial_of(target)
         self.new, self._old = self.partial / NEW, self.partial / OLD
+        self._made = [folder for folder in self.partial.parents if not folder.exists()]
         _refuse_places(self.target)
         check(self.target)
         try:
@@ -92,8 +93,10 @@ class Claim:
         _remove(self.partial / HOLDER)
         _remove(self.partial / LOCK)
         self._lock.release()
-        with suppress(OSError):  # something to go on from, or another process came first
-            self.partial.rmdir()
+        for folder in (self.partial, *self._made):
+            # Unless there is something: the target, what can be gone on from, another's work.
+            with suppress(OSError):
+                folder.rmdir()
 
     def _acquired(self) -> FileLock:
         while True:

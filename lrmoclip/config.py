@@ -64,18 +64,20 @@ class Scale:
         if not self._rates_path.exists():
             return {}
         rows = list(csv.DictReader(files.read_text(self._rates_path).splitlines()))
-        try:
-            rates = {(r["base"], r["domain"], r["method"]): float(r["lr"]) for r in rows}
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self._rates_path}: broken ({error!r})", "Restore it or tune again"
-            ) from None
-        for key, lr in rates.items():
+        rates: dict[tuple[str, str, str], float] = {}
+        for number, row in enumerate(rows, start=2):
+            place, again = f"{self._rates_path}, line {number}", "Restore it or tune again"
+            try:
+                key, lr = (row["base"], row["domain"], row["method"]), float(row["lr"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(f"{place}: broken ({error!r})", again) from None
+            if row.get("scale", self.name) != self.name:
+                raise UserError(f"{place}: of the scale {row['scale']!r}, not {self.name!r}", again)
             if not 0 < lr < 1:
-                raise UserError(
-                    f"{self._rates_path}: broken (learning rate {lr} of {' '.join(key)})",
-                    "Restore it or tune again",
-                )
+                raise UserError(f"{place}: broken (learning rate {lr})", again)
+            if key in rates:
+                raise UserError(f"{place}: a second rate of {' '.join(key)}", "Keep one of them")
+            rates[key] = lr
         return rates
 
     @property
@@ -116,15 +118,16 @@ def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
     optional ones are left out, and `data_dir`, the folder of published data (of the rules alone).
     Lists are comma-separated.
     """
-    if unknown := set(chosen) - set(CHOICES):
+    if unknown := [key for key in chosen if key not in CHOICES]:
         raise UserError(
-            f"--config: unknown key {', '.join(sorted(unknown))}",
+            f"--config: unknown key {unknown[0]}",
             f"Allowed keys: {', '.join(CHOICES)}",
         )
     scales = {}
     for name in _listed({"scales": "micro", **chosen}, "scales"):
-        path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
-        if not path.exists():
+        is_path = name.endswith(".yaml")
+        path = Path(name) if is_path else folder / f"{name}.yaml"
+        if not path.exists() or not (is_path or name in known(folder)):
             raise UserError(
                 f"--config scales: unknown scale {name!r}", f"Known: {', '.join(known(folder))}"
             )

@@ -1,14 +1,12 @@
 """Evaluates models with lm-evaluation-harness; tasks are loaded once for any number of models."""
 
-from pathlib import Path
-
 from lrmoclip import checkpoints
 from lrmoclip.artefacts import Folder
 from lrmoclip.batches import PLAIN
 from lrmoclip.config import Scale
 from lrmoclip.errors import UserError
 from lrmoclip.precision import autocast
-from lrmoclip.tasks import load_tasks
+from lrmoclip.tasks import check_room, load_tasks
 
 _FEWSHOT_SEED = 1234  # lm-eval's own
 
@@ -26,14 +24,8 @@ class Evaluator:
     ) -> None:  # fmt: skip
         self.tasks, self.split, self.batch_size = tasks, split, batch_size
         self.precision, self.backend = precision, backend
-        self.chat = (prompting or PLAIN)["chat_template"]
-        self.thinking = prompting.get("thinking", False) if self.chat else None
-        if self.thinking:
-            raise UserError(
-                "prompting.thinking: choices are scored by their likelihood, which leaves no room "
-                "for thought",
-                "Set thinking: false",
-            )
+        self.prompting = prompting or PLAIN
+        self.thinking = False if self.prompting["chat_template"] else None
 
     @classmethod
     def of(cls, scale: Scale, benchmarks: list[dict], data: Folder, split: str) -> "Evaluator":
@@ -51,7 +43,7 @@ class Evaluator:
     def checkpoint(self, folder: Folder) -> tuple[list[dict], list[dict]]:
         """As a call with the model and the tokenizer of a checkpoint."""
         if self.backend == "vllm":
-            return self._score(self._vllm(folder.whole()))
+            return self._score(self._vllm(folder))
         tokenizer, model = checkpoints.load_tokenizer(folder), checkpoints.load_model(folder)
         checkpoints.check_pair(folder, model, tokenizer)
         return self(model, tokenizer)
@@ -67,6 +59,7 @@ class Evaluator:
         """
         from lrmoclip.likelihood import SharedContextLM
 
+        check_room(self.tasks, tokenizer, checkpoints.context(model.config), self.prompting)
         lm = SharedContextLM(
             model,
             tokenizer,
@@ -78,7 +71,7 @@ class Evaluator:
         with autocast(self.precision, model.device):
             return self._score(lm)
 
-    def _vllm(self, folder: Path):
+    def _vllm(self, folder: Folder):
         try:
             from lm_eval.models.vllm_causallms import VLLM
         except ImportError as error:
@@ -86,7 +79,9 @@ class Evaluator:
                 f"evaluation.backend: vllm cannot be used ({error})",
                 "Install it with pip install 'lm-eval[vllm]==0.4.13', or set backend: hf",
             ) from None
-        return VLLM(str(folder), dtype=self.precision, enable_thinking=self.thinking)
+        context = checkpoints.context(checkpoints.config_of(folder))
+        check_room(self.tasks, checkpoints.load_tokenizer(folder), context, self.prompting)
+        return VLLM(str(folder.whole()), dtype=self.precision, enable_thinking=self.thinking)
 
     def _score(self, lm) -> tuple[list[dict], list[dict]]:
         from lm_eval.api.metrics import mean
@@ -95,7 +90,10 @@ class Evaluator:
         tasks, roles = self.tasks["tasks"], self.tasks["roles"]
         for task in tasks.values():
             task.set_fewshot_seed(_FEWSHOT_SEED)  # the same examples for every model
-        results = evaluate(lm, {"tasks": tasks}, bootstrap_iters=0, apply_chat_template=self.chat)
+        results = evaluate(
+            lm, {"tasks": tasks}, bootstrap_iters=0,
+            apply_chat_template=self.prompting["chat_template"],
+        )  # fmt: skip
         pooled: dict[tuple, tuple] = {}
         items = []
         for name, sample in ((n, sample) for n in tasks for sample in results["samples"][n]):

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
-from lrmoclip import config, costs
+from lrmoclip import checkpoints, config, costs
 from lrmoclip.errors import UserError
 
 FLOAT = 4  # bytes of a weight, a gradient and a moment: all float32
@@ -81,12 +81,19 @@ def shape_of(path: Path, base: str, spec: dict) -> Shape:
 
 
 @lru_cache
-def shape_of_checkpoint(folder: Path) -> Shape:
-    """The shape of a checkpoint folder, from its config.json."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+def shape_of_checkpoint(path: Path) -> Shape:
+    """The shape of a checkpoint folder, from its config.json. UserError where that is none of a
+    causal LM."""
+    from transformers import AutoModelForCausalLM
 
-    said = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return _measured(lambda: AutoModelForCausalLM.from_config(said))
+    folder = checkpoints.folder(path)
+    said = checkpoints.config_of(folder)
+    try:
+        return _measured(lambda: AutoModelForCausalLM.from_config(said))
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        words = f"{path}: not a checkpoint of a causal LM ({reason})"
+        raise UserError(words, folder.hint) from None
 
 
 @lru_cache

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -10,18 +12,24 @@ from lrmoclip.claims import Claim
 from lrmoclip.errors import UserError
 
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
-FLAGS = ("--cores", "all", "--rerun-incomplete", "--show-failed-logs", "--quiet", "rules")
+FLAGS = ("--cores", "all", "--rerun-incomplete", "--quiet", "rules")
+MARK = "LRMOCLIP_WORKFLOW"  # in the environment of a workflow's jobs: the folder it runs in
+PATIENCE_S = 20  # of a job that is asked to end
 
 
 def main(options: list[str]) -> int:
     """Run Snakemake's default target with further `options`; returns its exit status, or 2 where
-    another Snakemake is at work in this folder or nothing can be written."""
+    another Snakemake is at work in this folder or nothing can be written.
+
+    Jobs that a killed Snakemake left behind are ended first: it would start them anew.
+    """
     root = Path.cwd()
     try:
         check(root)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    end_orphans(root)
     if any((root / ".snakemake" / "locks").glob("*")):
         # Left by a killed run: nobody holds it, as was just seen.
         subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options])
@@ -57,6 +65,36 @@ def running_snakemake(root: Path) -> int | None:
         if is_snakemake and process.info["cwd"] == str(root):
             return process.info["pid"]
     return None
+
+
+def orphans(root: Path) -> list[psutil.Process]:
+    """Live processes of jobs that a workflow in `root` started; asked where none is at work."""
+    mine = {process.pid for process in [psutil.Process(), *psutil.Process().parents()]}
+    found = psutil.process_iter(["pid", "environ"])
+    return [
+        process
+        for process in found
+        if process.pid not in mine and (process.info["environ"] or {}).get(MARK) == str(root)
+    ]
+
+
+def end_orphans(root: Path) -> None:
+    """End them in order, or else by force, and say so."""
+    left = orphans(root)
+    if not left:
+        return
+    print(f"Ending {len(left)} processes of jobs that a killed Snakemake left", file=sys.stderr)
+    for process in left:
+        _signal(process.terminate)
+    _, stubborn = psutil.wait_procs(left, PATIENCE_S)
+    for process in stubborn:
+        _signal(process.kill)
+    psutil.wait_procs(stubborn)
+
+
+def _signal(send: Callable[[], None]) -> None:
+    with suppress(psutil.NoSuchProcess):  # it ended by itself
+        send()
 
 
 if __name__ == "__main__":

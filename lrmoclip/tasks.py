@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lrmoclip import records
 from lrmoclip.artefacts import Folder
+from lrmoclip.batches import framed
 from lrmoclip.errors import UserError
 from lrmoclip.sql import judge
 
@@ -50,6 +51,38 @@ def load_tasks(benchmarks: list[dict], data: Folder, split: str, settings: dict)
     loaded = TaskManager(include_defaults=False).load(configs)
     loaded["tasks"] |= {task.task_name: task for task in harness}
     return {**loaded, "roles": roles}
+
+
+def check_room(loaded: dict, tokenizer, context: int, prompting: dict | None = None) -> None:
+    """Refuse tasks of which something would be cut off unseen: an item of ours whose prompt leaves
+    no room in the context for its answer, or generation as long as the context.
+
+    loaded: of `load_tasks`. prompting: as for `batches.framed`.
+    """
+    for name, task in loaded["tasks"].items():
+        most = 0
+        if task.config.output_type == "generate_until":
+            most = task.config.generation_kwargs["max_gen_toks"]
+        if most >= context:
+            raise UserError(
+                f"{name}: max_new_tokens {most}, but the model reads {context} tokens, with the "
+                "prompt",
+                "Lower evaluation.max_new_tokens",
+            )
+        if name in loaded["roles"]:  # lm-eval's own: what it cuts off is part of the benchmark
+            continue
+        items = list(task.test_docs())
+        prompts = framed([item["prompt"] for item in items], tokenizer, prompting)
+        lengths = map(len, tokenizer(prompts)["input_ids"])
+        for item, length in zip(items, lengths, strict=True):
+            options = [] if most else item["choices"]
+            longest = max(map(len, tokenizer(options)["input_ids"])) if options else most
+            if length + longest > context:
+                raise UserError(
+                    f"{name}, record {item['id']}: {length} tokens and {longest} of an answer, the "
+                    f"model reads {context}",
+                    "Shorten it, or leave it out of the data",
+                )
 
 
 def _as_dataset(splits: dict[str, list[dict]]):

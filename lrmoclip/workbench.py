@@ -123,12 +123,15 @@ class Workbench:
     def _encoded(self, data: str) -> Encoded:
         path = self.data_folder.file(records.split_of(data, "train"))
         read = records.read(path, repeats=data == "replay")
-        return encode(read, self.tokenizer, self.prompting, self.context)
+        try:
+            return encode(read, self.tokenizer, self.prompting, self.context)
+        except UserError as error:
+            raise UserError(f"{path}: {error.message}", error.hint) from None
 
     @cached_property
     def context(self) -> int:
         """Tokens that the base can read."""
-        return checkpoints.context(self.base_folder)
+        return checkpoints.context(checkpoints.config_of(self.base_folder))
 
     @cached_property
     def _store(self) -> CandidateStore:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lrmoclip import config
+from tests.support.made import run
 
 TINY = Path(__file__).parent / "workflow" / "tiny.yaml"
 METHODS = Path(__file__).parents[1] / "workflow" / "config" / "methods.yaml"
@@ -120,6 +121,30 @@ def tiny_base(tmp_path_factory, tiny_scale, tiny_data) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny") / "base"
     commands.base(tiny_scale, "qwen3-s0", tiny_data, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def given(tiny_base, tiny_data) -> dict:
+    """Options that work for every arrow of the domain telecom."""
+    return {
+        "config": TINY, "base": "qwen3-s0", "domain": "telecom", "checkpoint": tiny_base,
+        "data": tiny_data,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def store(given, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("store") / "stage0"
+    assert run("stage0", **given, out=folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(given, store, tmp_path_factory) -> Path:
+    """A run of the paper's method, seed 1."""
+    folder = tmp_path_factory.mktemp("trained") / "seed1"
+    assert run("train", **given, method="lr_moclip", seed=1, store=store, out=folder) == 0
     return folder
 
 

@@ -16,7 +16,7 @@ from lrmoclip.checkpoints import TOKENIZER, WEIGHTS
 from lrmoclip.cli import main
 from lrmoclip.store import shard_name
 from tests.conftest import METHODS, TINY, named
-from tests.support.made import as_data, reseal
+from tests.support.made import as_data, reseal, run
 
 # A tiny base is cold; that it is said is a test of its own.
 pytestmark = pytest.mark.filterwarnings("ignore:telecom")
@@ -31,39 +31,6 @@ LOGGED = {
 SETS = {"gold_in_set", "gold_in_set_eos", "set_size_mean", "set_size_max", "outside_mass"}
 ANGLES = {"clip_rate", "median_angle"}
 LOADING = re.compile("$|Loading weights: ")  # transformers' progress bar, and the line before it
-
-
-def run(command: str, **options) -> int:
-    """One arrow; `train` takes lists of seeds and folders, here of one each."""
-    lists = {"seed": "seeds", "out": "outs"} if command == "train" else {}
-    argv = [command]
-    for name, value in options.items():
-        argv += [f"--{lists.get(name, name).replace('_', '-')}", str(value)]
-    return main(argv)
-
-
-@pytest.fixture(scope="module")
-def given(tiny_base, tiny_data) -> dict:
-    """Options that work for every arrow of the domain telecom."""
-    return {
-        "config": TINY, "base": "qwen3-s0", "domain": "telecom", "checkpoint": tiny_base,
-        "data": tiny_data,
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def store(given, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("store") / "stage0"
-    assert run("stage0", **given, out=folder) == 0
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(given, store, tmp_path_factory) -> Path:
-    """A run of the paper's method, seed 1."""
-    folder = tmp_path_factory.mktemp("trained") / "seed1"
-    assert run("train", **given, method="lr_moclip", seed=1, store=store, out=folder) == 0
-    return folder
 
 
 @pytest.fixture

@@ -276,7 +276,7 @@ def test_a_broken_file_of_learning_rates_is_named(edit, tmp_path, text):
     with pytest.raises(UserError, match=r"broken|not UTF-8") as raised:
         scale.learning_rate("b", "d", "m")
 
-    assert message_of(raised).startswith(f"{tmp_path / 'rates.csv'}: ")
+    assert message_of(raised).startswith(f"{tmp_path / 'rates.csv'}")
 
 
 def test_paths_in_a_config_are_relative_to_it(tmp_path):

@@ -59,6 +59,7 @@ def base(scale: Scale, base: str, data: Path, out: Path) -> None:
         else:
             model, tokenizer, facts = _pretrained(spec, data)
         checkpoints.save(made.path, model, tokenizer)
+        made.about |= checkpoints.of(scale.name, base)
         made.about |= provenance.stamp(config=base_fingerprint(scale, base), **facts)
 
 

@@ -106,20 +106,23 @@ def tables(
     from lrmoclip.tables import data_sizes, regimes, table1, to_csv
 
     by_domain = {
-        (t["base"], t["domain"]): t for t in (files.read_sealed(p, costs.TIMINGS) for p in timed)
+        (times["base"], times["domain"]): times
+        for times in (_of_scale(scale, path, costs.TIMINGS) for path in timed)
     }
     trained = [Path(folder) for folder in runs if (Path(folder) / RECORD).exists()]
-    records = [files.read_sealed(folder / RECORD, RUN) for folder in trained]
+    records = [_of_scale(scale, folder / RECORD, RUN) for folder in trained]
     seeds = Counter((run["base"], run["domain"], run["method"]) for run in records)
     cost_rows, savings, warned = [], {}, []
     for folder, run in zip(trained, records, strict=True):
         method = scale.method(run["method"])
-        if (times := by_domain.get((run["base"], run["domain"]))) is None:
+        times = by_domain.get((run["base"], run["domain"]), {"step_s": {}})
+        if run["method"] not in times["step_s"]:
             raise UserError(
-                f"{folder}: no timings of base {run['base']}, domain {run['domain']}",
-                "Name their timings.json with --timed",
+                f"{folder}: no timings of {run['method']} (base {run['base']}, domain "
+                f"{run['domain']})",
+                "Name the timings.json that has them with --timed",
             )
-        evaluation_s = files.read_sealed(folder / METRICS_FILE, EVALUATION)["wall_s"]
+        evaluation_s = _of_scale(scale, folder / METRICS_FILE, EVALUATION)["wall_s"]
         cost_rows += costs.cost_rows(run, method, times, evaluation_s)
         if "full_ft" in times["step_s"]:
             key = (run["base"], run["domain"], run["method"])
@@ -149,6 +152,16 @@ def tables(
             seeds=sorted({run["seed"] for run in records}),
             commits_of_runs=sorted({run["provenance"]["commit"] for run in records}),
         )
+
+
+def _of_scale(scale: Scale, path: Path, kind: str) -> dict:
+    """A sealed JSON's content. UserError for one of another scale."""
+    content = files.read_sealed(path, kind)
+    if content["scale"] != scale.name:
+        raise UserError(
+            f"{path}: of the scale {content['scale']!r}, not {scale.name!r}", "Name its own"
+        )
+    return content
 
 
 def gather(tables: list[Path], out: Path) -> None:

@@ -63,7 +63,8 @@ def _train(
     folder = draft.path / "model"
     folder.mkdir()
     checkpoints.save(folder, model, bench.tokenizer)
-    artefacts.seal(folder, checkpoints.KIND, made)
+    of = checkpoints.of(scale.name, bench.base, bench.domain, method, seed)
+    artefacts.seal(folder, checkpoints.KIND, {**of, **made})
     files.write_text(draft.path / "training.csv", pd.DataFrame(log).to_csv(index=False))
     record = {
         "scale": scale.name, "base": bench.base, "domain": bench.domain, "method": method,
@@ -72,7 +73,7 @@ def _train(
         "weights": files.sha256(folder / checkpoints.WEIGHTS), "provenance": made,
     }  # fmt: skip
     files.write_sealed(draft.path / RECORD, RUN, record)
-    draft.about |= made
+    draft.about |= of | made
     draft.finish()
     checkpoint.remove()
 
@@ -115,6 +116,7 @@ def evaluate(
         evaluator = Evaluator.of(scale, scored, folder, "test")
         for path, seed, draft in zip(models, seeds, drafts, strict=True):
             start, model = time.perf_counter(), checkpoints.folder(path)
+            checkpoints.check_of(model, scale.name, base, domain, method, seed)
             scores, items = evaluator.checkpoint(model)
             scores, items = taken + scores, taken_items + items
             draft.about |= {

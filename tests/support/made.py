@@ -5,6 +5,17 @@ import json
 from pathlib import Path
 
 from lrmoclip import artefacts, checkpoints, files, records
+from lrmoclip.cli import main
+
+
+def run(command: str, **options) -> int:
+    """One arrow; `train` takes lists of seeds and folders, here of one each."""
+    lists = {"seed": "seeds", "out": "outs"} if command in ("train", "evaluate") else {}
+    argv = [command]
+    for name, value in options.items():
+        values = value if isinstance(value, list) else [value]
+        argv += [f"--{lists.get(name, name).replace('_', '-')}", *map(str, values)]
+    return main(argv)
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -8,20 +8,35 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
+
+from lrmoclip.reproduce import MARK
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+REPRODUCE = [sys.executable, "-m", "lrmoclip.reproduce", "--snakefile", str(ROOT / "Snakefile")]
 TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
 RUNS = "results/tiny/qwen3-s0"
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
-def snakemake(folder: Path, *targets: str, flags: tuple = ()) -> subprocess.CompletedProcess:
-    command = [*SNAKEMAKE, "--cores", "2", *flags, "--config", f"scales={TINY}", "--", *targets]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=500)
+def snakemake(
+    folder: Path, *targets: str, flags: tuple = (), scale: Path = TINY
+) -> subprocess.CompletedProcess:
+    command = [*SNAKEMAKE, "--cores", "2", *flags, "--config", f"scales={scale}", "--", *targets]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def wait_for(event: Callable[[], object], process: subprocess.Popen) -> None:
+    """However long it takes, as long as the process that is to bring it about is alive."""
+    while not event():
+        assert process.poll() is None, "the process ended before"
+        time.sleep(0.05)
 
 
 def jobs(done: subprocess.CompletedProcess) -> set[str]:
@@ -31,21 +46,15 @@ def jobs(done: subprocess.CompletedProcess) -> set[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A folder in which the whole workflow ran, once killed on its way."""
-    folder = tmp_path_factory.mktemp("workflow")
-    reproduce = [sys.executable, "-m", "lrmoclip.reproduce", "--snakefile", str(ROOT / "Snakefile")]
-    reproduce += ["--config", f"scales={TINY}"]
-    first = subprocess.Popen(
-        reproduce, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (folder / RUNS / "base").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    folder = tmp_path_factory.mktemp("work flow")  # with a space
+    reproduce = [*REPRODUCE, "--config", f"scales={TINY}"]
+    first = subprocess.Popen(reproduce, cwd=folder, start_new_session=True, **QUIET)
+    wait_for((folder / RUNS / "base").exists, first)
     # The process and everything it started, at once: the lock stays behind.
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert list((folder / ".snakemake" / "locks").glob("*"))
-    again = subprocess.run(reproduce, cwd=folder, capture_output=True, text=True, timeout=500)
+    again = subprocess.run(reproduce, cwd=folder, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "forgetting" in again.stdout and "results/tiny" in again.stdout
     return folder
@@ -58,14 +67,13 @@ def test_every_file_of_the_contract_is_there(finished):
     for kind in ("png", "svg"):
         assert (finished / f"results/tiny/figures/forgetting.{kind}").stat().st_size > 0
     run = finished / RUNS / "nl2sql/lr_moclip/seed2"
-    names = {"model", "training.csv", "run.json", "metrics.json", "samples.parquet"}
+    names = {"manifest.json", "model", "training.csv", "run.json"}
+    names |= {"metrics.json", "samples.parquet"}
     assert {path.name for path in run.iterdir()} == names
     assert (finished / RUNS / "telecom/stage0/manifest.json").exists()
     rows = (finished / "results/table1.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 5  # two domains, four methods and the base
-    leftovers = [p for p in finished.rglob("*.tmp") if p.name.startswith(".")]
-    # The killed run may have left a temporary of its own; nothing else may.
-    assert all("results/tiny" in str(p) for p in leftovers)
+    assert not list((finished / "results").rglob(".*.partial"))  # of the killed one, either
 
 
 def test_a_second_run_does_nothing(finished):
@@ -139,22 +147,48 @@ def test_a_wrong_config_is_one_line(tmp_path, config, words):
 
 
 def test_ctrl_c_stops_without_a_traceback_of_ours(tmp_path):
-    command = [sys.executable, "-m", "lrmoclip.reproduce", "--snakefile", str(ROOT / "Snakefile")]
     process = subprocess.Popen(
-        [*command, "--config", f"scales={TINY}"], cwd=tmp_path, stdout=subprocess.PIPE,
+        [*REPRODUCE, "--config", f"scales={TINY}"], cwd=tmp_path, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
         # A shell's background job, as CI may be, passes on that it ignores Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 90
-    while not list((tmp_path / ".snakemake" / "locks").glob("*")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    while process.poll() is None and time.monotonic() < deadline:
+    wait_for(lambda: list((tmp_path / ".snakemake" / "locks").glob("*")), process)
+    while process.poll() is None:
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them, till they hear
-        time.sleep(5)
-    said, _ = process.communicate(timeout=10)
+        time.sleep(1)
+    said, _ = process.communicate()
     assert process.returncode != 0
     assert "lrmoclip/reproduce.py" not in said, said
+
+
+@pytest.fixture
+def slow(edit) -> Path:
+    """A scale whose base is not done before a test is."""
+    return edit(TINY, {"bases/qwen3-s0/steps": 10**6})
+
+
+def test_jobs_that_a_killed_snakemake_left_are_ended(tmp_path, slow):
+    command = [*SNAKEMAKE, "--cores", "2", "--config", f"scales={slow}", "--", f"{RUNS}/base"]
+    first = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **QUIET)
+    log = tmp_path / RUNS.replace("tiny", "tiny/logs") / "base.log"
+    wait_for(lambda: log.exists() and "pretraining" in log.read_text(), first)
+    first.kill()  # it alone: what it started lives on
+    first.wait()
+    left = [p for p in psutil.process_iter(["environ"]) if _is_of(p, tmp_path)]
+    assert any("base" in process.cmdline() for process in left)
+
+    again = subprocess.run(
+        [*REPRODUCE, "--config", f"scales={slow}", "--", "results/tiny/data"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert f"Ending {len(left)} processes of jobs that a killed Snakemake left" in again.stderr
+    assert not any(process.is_running() for process in left)
+
+
+def _is_of(process: psutil.Process, folder: Path) -> bool:
+    return (process.info["environ"] or {}).get(MARK) == str(folder)
 
 
 def test_a_snakemake_at_work_is_not_disturbed(tmp_path):
@@ -175,15 +209,67 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path):
     )
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
-    assert line.startswith("error: ") and "results/.writable: cannot be written" in line
+    assert line.startswith("error: ") and "results/table1.csv: cannot be written" in line
 
 
-def test_a_failing_rule_shows_its_one_line(finished, tmp_path):
+def _damaged(finished: Path, tmp_path: Path) -> str:
+    """A copy of the results with a broken store; what makes a rule read it."""
     shutil.copytree(finished / "results", tmp_path / "results")
-    manifest = tmp_path / RUNS / "telecom/stage0/shard-00000.safetensors"
-    manifest.write_bytes(manifest.read_bytes()[:-1])
-    target = f"{RUNS}/telecom/lr_moclip/seed1/run.json"
-    done = snakemake(tmp_path, target, flags=("--forcerun", "train_tiny_1", "--show-failed-logs"))
+    shard = tmp_path / RUNS / "telecom/stage0/shard-00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    return f"{RUNS}/telecom/lr_moclip/seed1/run.json"
+
+
+@pytest.mark.parametrize("flags", [(), ("--quiet", "rules"), ("--show-failed-logs",)])
+def test_a_failing_rule_shows_its_one_line_last_and_its_log(finished, tmp_path, flags):
+    target = _damaged(finished, tmp_path)
+    done = snakemake(tmp_path, target, flags=("--forcerun", "train_tiny_1", *flags))
+
     assert done.returncode != 0
-    assert "error: " in done.stdout + done.stderr and "checksum" in done.stdout + done.stderr
+    log, last = done.stderr.strip().splitlines()[-2:]
+    assert last.startswith("error: ") and "shard-00000.safetensors: damaged" in last
+    assert log == f"log: {RUNS.replace('tiny', 'tiny/logs')}/telecom/lr_moclip/train1.log"
+    assert last in (tmp_path / log.removeprefix("log: ")).read_text()
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_reproduce_shows_the_one_line_last(finished, tmp_path):
+    target = _damaged(finished, tmp_path)
+    options = ["--forcerun", "train_tiny_1", "--config", f"scales={TINY}", "--", target]
+
+    done = subprocess.run([*REPRODUCE, *options], cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("folder", ["x; touch f; #", "$(touch f)", "`touch f`", "x' 'y", '"x" y'])
+def test_what_a_user_names_is_data_and_no_command(tmp_path, folder):
+    command = [*SNAKEMAKE, "--cores", "1", "--config", "scales=smollm2", f"data_dir={folder}"]
+
+    done = subprocess.run(
+        [*command, "--", "results/smollm2/data"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert done.returncode != 0
+    assert "no such folder" in done.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.rglob("f"))
+
+
+def test_a_checkout_whose_path_has_a_space_runs(tmp_path):
+    checkout = tmp_path / "my check'out"
+    for name in ("Snakefile", "workflow", "lrmoclip", "tests/workflow"):
+        source, target = ROOT / name, checkout / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    (checkout / "python").symlink_to(sys.executable)
+
+    done = subprocess.run(
+        [checkout / "python", "-m", "snakemake", "--cores", "1", "--config",
+         "scales=tests/workflow/tiny.yaml", "--", f"{RUNS}/base"],
+        cwd=checkout, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(checkout), *sys.path])},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert (checkout / RUNS / "base" / "manifest.json").exists()

@@ -17,8 +17,8 @@ rule base:
         config=config_of,
         depends=lambda w: configs.fingerprint(scale_of(w).base(w.base)),
     shell:
-        "{params.lrmoclip} base --config {params.config} --base {wildcards.base} --data {input.data}"
-        " --out {output} 2> {log}"
+        "{params.lrmoclip} base --config {params.config:q} --base {wildcards.base:q}"
+        " --data {input.data:q} --out {output:q} 2> {log:q}"
 
 
 rule fisher:
@@ -26,7 +26,8 @@ rule fisher:
         data=rules.data.output,
         base=rules.base.output,
     output:
-        "results/{scale}/{base}/fisher.safetensors",
+        tensors="results/{scale}/{base}/fisher.safetensors",
+        about="results/{scale}/{base}/fisher.json",
     log:
         "results/{scale}/logs/{base}/fisher.log",
     benchmark:
@@ -41,5 +42,5 @@ rule fisher:
         config=config_of,
         depends=setting("ewc", *COMPUTED),
     shell:
-        "{params.lrmoclip} fisher --config {params.config} --base {wildcards.base}"
-        " --checkpoint {input.base} --data {input.data} --out {output} 2> {log}"
+        "{params.lrmoclip} fisher --config {params.config:q} --base {wildcards.base:q}"
+        " --checkpoint {input.base:q} --data {input.data:q} --out {output.tensors:q} 2> {log:q}"

@@ -2,7 +2,8 @@
 # runs while it measures.
 rule benchmarks:
     output:
-        "results/benchmarks.csv",
+        table="results/benchmarks.csv",
+        about="results/benchmarks.json",
     log:
         "results/logs/benchmarks.log",
     conda:
@@ -11,15 +12,16 @@ rule benchmarks:
     params:
         lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} benchmarks --threads {threads} --out {output} 2> {log}"
+        "{params.lrmoclip} benchmarks --threads {threads} --out {output.table:q} 2> {log:q}"
 
 
 rule scaling_plot:
     input:
-        rules.benchmarks.output,
+        rules.benchmarks.output.table,
     output:
         png="results/figures/scaling.png",
         svg="results/figures/scaling.svg",
+        about="results/figures/scaling.json",
     log:
         "results/logs/scaling_plot.log",
     conda:
@@ -27,4 +29,4 @@ rule scaling_plot:
     params:
         lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} scaling --table {input} --out {output.png} 2> {log}"
+        "{params.lrmoclip} scaling --table {input:q} --out {output.png:q} 2> {log:q}"

@@ -1,10 +1,14 @@
 # Which scales run, and look-ups in their configs. Scales come from `--config scales=a,b`; the lists
 # `methods` and `seeds` may be given there, too.
+import os
+import shlex
 import sys
 from pathlib import Path
 
 from lrmoclip import config as configs
+from lrmoclip import failures
 from lrmoclip.errors import UserError
+from lrmoclip.reproduce import MARK
 
 CONFIGS = Path(workflow.basedir) / "workflow" / "config"
 TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
@@ -12,7 +16,7 @@ TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnin
 RUN = "results/{{scale}}/{{base}}/{{domain}}/{{method}}/seed{seed}"
 # Settings that every forward pass depends on.
 COMPUTED = ("precision", "prompting")
-LRMOCLIP = f"{sys.executable} -m lrmoclip"
+LRMOCLIP = shlex.join([sys.executable, "-m", "lrmoclip"])
 
 
 def load_scales(chosen):
@@ -23,6 +27,12 @@ def load_scales(chosen):
 
 
 SCALES = load_scales(config)
+os.environ[MARK] = os.getcwd()  # by which jobs are known as this workflow's, should it be killed
+FAILED = failures.watch()
+
+
+onerror:
+    failures.show_last(FAILED)
 
 
 wildcard_constraints:
@@ -63,7 +73,8 @@ def launcher(wildcards):
     """The command line's beginning: one process, or one a GPU where a run is sharded."""
     if (count := gpus(wildcards)) <= 1:
         return LRMOCLIP
-    return f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {count} -m lrmoclip"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return shlex.join([*torchrun, "--nproc-per-node", str(count), "-m", "lrmoclip"])
 
 
 def setting(*keys):
@@ -118,10 +129,9 @@ def option_files(scale, methods, wildcards):
 
 
 def as_options(wildcards, input):
-    names = ("store", "general_store", "fisher")
-    return " ".join(
-        f"--{name.replace('_', '-')} {input[name]}" for name in names if name in input.keys()
-    )
+    """The words of a command line that name what `option_files` found."""
+    names = [name for name in ("store", "general_store", "fisher") if name in input.keys()]
+    return [word for name in names for word in (f"--{name.replace('_', '-')}", input[name])]
 
 
 def learning_rate(wildcards):

@@ -9,10 +9,11 @@ rule data:
         "../../envs/conda.yaml"
     # A resource, since parameters rerun a rule: the same data from another place are the same data.
     resources:
-        source=f"--data-dir {config['data_dir']}" if "data_dir" in config else "",
+        source=shlex.join(["--data-dir", str(config["data_dir"])]) if "data_dir" in config else "",
     params:
         lrmoclip=LRMOCLIP,
         config=config_of,
         depends=setting("data"),
     shell:
-        "{params.lrmoclip} data --config {params.config} --out {output} {resources.source} 2> {log}"
+        "{params.lrmoclip} data --config {params.config:q} --out {output:q} {resources.source}"
+        " 2> {log:q}"

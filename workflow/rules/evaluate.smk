@@ -30,10 +30,10 @@ for scale, seeds in seed_groups():
             seeds=seeds,
             outs=lambda w, output: [Path(path).parent for path in output.metrics],
         shell:
-            "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"
-            " --domain {wildcards.domain} --method {wildcards.method} --data {input.data}"
-            " --seeds {params.seeds} --models {input.models} --outs {params.outs}"
-            " --base-metrics {input.base} 2> {log}"
+            "{params.lrmoclip} evaluate --config {params.config:q} --base {wildcards.base:q}"
+            " --domain {wildcards.domain:q} --method {wildcards.method:q} --data {input.data:q}"
+            " --seeds {params.seeds:q} --models {input.models:q} --outs {params.outs:q}"
+            " --base-metrics {input.base:q} 2> {log:q}"
 
 
 # The base model is a method without training, its seed is 0. It is scored on all benchmarks, and
@@ -60,10 +60,10 @@ rule evaluate_base:
         config=config_of,
         depends=benchmarks_of,
         out=lambda w, output: Path(output.metrics).parent,
-        options=lambda w, input: " ".join(
-            f"--general-from {path}" for path in input.get("general", [])
-        ),
+        options=lambda w, input: [
+            word for path in input.get("general", []) for word in ("--general-from", path)
+        ],
     shell:
-        "{params.lrmoclip} evaluate --config {params.config} --base {wildcards.base}"
-        " --domain {wildcards.domain} --method base --data {input.data}"
-        " --seeds 0 --models {input.model} --outs {params.out} {params.options} 2> {log}"
+        "{params.lrmoclip} evaluate --config {params.config:q} --base {wildcards.base:q}"
+        " --domain {wildcards.domain:q} --method base --data {input.data:q}"
+        " --seeds 0 --models {input.model:q} --outs {params.out:q} {params.options:q} 2> {log:q}"

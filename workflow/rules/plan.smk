@@ -8,6 +8,7 @@ rule plan:
         plan="results/{scale}/plan.csv",
         check="results/{scale}/plan_check.csv",
         table="results/{scale}/predicted_table1.csv",
+        about="results/{scale}/plan.json",
     log:
         "results/{scale}/logs/plan.log",
     conda:
@@ -20,6 +21,6 @@ rule plan:
         methods=lambda w: scale_of(w)["methods"],
         seeds=lambda w: scale_of(w)["seeds"],
     shell:
-        "{params.lrmoclip} plan --config {params.config} --devices {input.devices}"
-        " --reference results/reference --root {params.root} --methods {params.methods}"
-        " --seeds {params.seeds} --out {output.plan} 2> {log}"
+        "{params.lrmoclip} plan --config {params.config:q} --devices {input.devices:q}"
+        " --reference results/reference --root {params.root:q} --methods {params.methods:q}"
+        " --seeds {params.seeds:q} --out {output.plan:q} 2> {log:q}"

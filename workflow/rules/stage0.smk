@@ -18,6 +18,6 @@ rule stage0:
         config=config_of,
         depends=setting("stage0", *COMPUTED),
     shell:
-        "{params.lrmoclip} stage0 --config {params.config} --base {wildcards.base}"
-        " --domain {wildcards.domain} --checkpoint {input.base} --data {input.data}"
-        " --out {output} 2> {log}"
+        "{params.lrmoclip} stage0 --config {params.config:q} --base {wildcards.base:q}"
+        " --domain {wildcards.domain:q} --checkpoint {input.base:q} --data {input.data:q}"
+        " --out {output:q} 2> {log:q}"

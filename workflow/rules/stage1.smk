@@ -34,7 +34,7 @@ for scale, seeds in seed_groups():
             seeds=seeds,
             outs=lambda w, output: [Path(path).parent for path in output.runs],
         shell:
-            "{params.lrmoclip} train --config {params.config} --base {wildcards.base}"
-            " --domain {wildcards.domain} --method {wildcards.method}"
-            " --checkpoint {input.base} --data {input.data} {params.options}"
-            " --seeds {params.seeds} --outs {params.outs} 2> {log}"
+            "{params.lrmoclip} train --config {params.config:q} --base {wildcards.base:q}"
+            " --domain {wildcards.domain:q} --method {wildcards.method:q}"
+            " --checkpoint {input.base:q} --data {input.data:q} {params.options:q}"
+            " --seeds {params.seeds:q} --outs {params.outs:q} 2> {log:q}"

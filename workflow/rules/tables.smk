@@ -22,9 +22,9 @@ rule timings:
         methods=lambda w: scale_of(w)["methods"],
         options=as_options,
     shell:
-        "{params.lrmoclip} timings --config {params.config} --base {wildcards.base}"
-        " --domain {wildcards.domain} --checkpoint {input.base} --data {input.data}"
-        " {params.options} --methods {params.methods} --out {output} 2> {log}"
+        "{params.lrmoclip} timings --config {params.config:q} --base {wildcards.base:q}"
+        " --domain {wildcards.domain:q} --checkpoint {input.base:q} --data {input.data:q}"
+        " {params.options:q} --methods {params.methods:q} --out {output:q} 2> {log:q}"
 
 
 rule tables:
@@ -44,8 +44,8 @@ rule tables:
         folders=lambda w, input: [Path(path).parent for path in [*input.base, *input.metrics]],
         out=lambda w, output: Path(output.provenance).parent,
     shell:
-        "{params.lrmoclip} tables --config {params.config} --runs {params.folders}"
-        " --timed {input.timed} --data {input.data} --out {params.out} 2> {log}"
+        "{params.lrmoclip} tables --config {params.config:q} --runs {params.folders:q}"
+        " --timed {input.timed:q} --data {input.data:q} --out {params.out:q} 2> {log:q}"
 
 
 rule forgetting_plot:
@@ -54,6 +54,7 @@ rule forgetting_plot:
     output:
         png="results/{scale}/figures/forgetting.png",
         svg="results/{scale}/figures/forgetting.svg",
+        about="results/{scale}/figures/forgetting.json",
     log:
         "results/{scale}/logs/forgetting_plot.log",
     conda:
@@ -61,14 +62,15 @@ rule forgetting_plot:
     params:
         lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} figure --table {input} --out {output.png} 2> {log}"
+        "{params.lrmoclip} figure --table {input:q} --out {output.png:q} 2> {log:q}"
 
 
 rule table1:
     input:
         expand("results/{scale}/table1.csv", scale=SCALES),
     output:
-        "results/table1.csv",
+        table="results/table1.csv",
+        about="results/table1.json",
     log:
         "results/logs/table1.log",
     conda:
@@ -76,4 +78,4 @@ rule table1:
     params:
         lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} gather --tables {input} --out {output} 2> {log}"
+        "{params.lrmoclip} gather --tables {input:q} --out {output.table:q} 2> {log:q}"

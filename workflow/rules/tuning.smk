@@ -5,7 +5,8 @@ rule tune:
         data=rules.data.output,
         base=rules.base.output,
     output:
-        "results/{scale}/{base}/{domain}/{method}/tuning.csv",
+        table="results/{scale}/{base}/{domain}/{method}/tuning.csv",
+        about="results/{scale}/{base}/{domain}/{method}/tuning.json",
     log:
         "results/{scale}/logs/{base}/{domain}/{method}/tune.log",
     benchmark:
@@ -22,9 +23,10 @@ rule tune:
         point=point,
         options=as_options,
     shell:
-        "{params.lrmoclip} tune --config {params.config} --base {wildcards.base}"
-        " --domain {wildcards.domain} --method {wildcards.method}"
-        " --checkpoint {input.base} --data {input.data} {params.options} --out {output} 2> {log}"
+        "{params.lrmoclip} tune --config {params.config:q} --base {wildcards.base:q}"
+        " --domain {wildcards.domain:q} --method {wildcards.method:q}"
+        " --checkpoint {input.base:q} --data {input.data:q} {params.options:q}"
+        " --out {output.table:q} 2> {log:q}"
 
 
 rule learning_rates:
@@ -46,7 +48,7 @@ rule learning_rates:
     params:
         lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} learning-rates --sweeps {input} --out {output.rates} 2> {log}"
+        "{params.lrmoclip} learning-rates --sweeps {input:q} --out {output.rates:q} 2> {log:q}"
 
 
 rule tuning:
