@@ -1,35 +1,17 @@
-"""The judge of NL2SQL: when two queries agree, and what a query from a model cannot do."""
+"""The judge of NL2SQL: when two queries agree."""
 
-import hashlib
-import sqlite3
-import time
 from pathlib import Path
 
 import pytest
 
 from lrmoclip.errors import UserError
-from lrmoclip.sql import Judgement, QueryFailed, execute, judge
-
-ENDLESS = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT {} FROM r"
+from lrmoclip.sql import Judgement, judge
+from tests import cells
 
 
 @pytest.fixture(scope="module")
 def database(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("sql") / "cells.db"
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE cell (id INTEGER, city TEXT, load REAL, band INTEGER)")
-    connection.executemany(
-        "INSERT INTO cell VALUES (?, ?, ?, ?)",
-        [
-            (1, "Oslo", 0.1, 700),
-            (2, "Bergen", 0.2, 800),
-            (3, "Oslo", 0.3, None),
-            (4, "Narvik", 0.4, 800),
-        ],
-    )
-    connection.commit()
-    connection.close()
-    return path
+    return cells.write(tmp_path_factory.mktemp("sql") / "cells.db")
 
 
 SAME = {
@@ -115,41 +97,6 @@ DIFFERENT = {
         "other rows",
     ),
 }
-# query -> a word of the reason
-REFUSED = {
-    "": "empty",
-    " ;": "empty",
-    "-- only a comment": "empty",
-    "The answer is 42": "syntax",
-    "SELECT town FROM cell": "no such column",
-    "SELECT 1; SELECT 2": "one statement",
-    "SELECT 1; DROP TABLE cell": "one statement",
-    "SELECT '\x00'": "null character",
-    "SELECT '\ud800'": "surrogates",
-    "SELECT ?": "bindings",
-    "DELETE FROM cell": "authorized",
-    "UPDATE cell SET load = 0": "authorized",
-    "INSERT INTO cell VALUES (5, 'Oslo', 0, 0)": "authorized",
-    "CREATE TEMP TABLE copy AS SELECT * FROM cell": "authorized",
-    "DROP TABLE cell": "authorized",
-    "BEGIN": "authorized",
-    "VACUUM INTO 'copy.db'": "authoriz",
-    "ATTACH 'other.db' AS other": "authorized",
-    "DETACH main": "authorized",
-    "PRAGMA query_only = OFF": "authorized",
-    "PRAGMA table_info(cell)": "authorized",
-    "SELECT * FROM pragma_table_info('cell')": "authorized",
-    "SELECT load_extension('libm')": "authorized",
-    "SELECT randomblob(1000000000)": "too big",
-    "SELECT zeroblob(1000000000)": "too big",
-    "SELECT replace(hex(zeroblob(40000)), '0', '0123456789')": "too big",
-    "SELECT " + "1 + " * 9_000 + "1": "too large",
-    ENDLESS.format("n"): "more than 10000 rows",
-    ENDLESS.format("randomblob(90000)"): "more than 50 MB",
-    "WITH c0 AS (SELECT 1 AS x), "
-    + ", ".join(f"c{i} AS (SELECT a.x FROM c{i - 1} a, c{i - 1} b)" for i in range(1, 40))
-    + " SELECT x FROM c39": "more than 200 MB",
-}
 
 
 @pytest.mark.parametrize(("predicted", "gold"), SAME.values(), ids=SAME.keys())
@@ -182,40 +129,9 @@ def test_an_alternative_that_fails_is_the_data_sets_mistake(database):
         judge(database, "SELECT 1", "SELECT city FROM cell", "SELECT town FROM cell")
 
 
-@pytest.mark.parametrize(("query", "word"), REFUSED.items())
-def test_what_is_not_one_cheap_select_is_refused_with_a_reason(database, query, word):
-    judgement = judge(database, query, "SELECT city FROM cell")
-    assert not judgement.correct and not judgement.valid
-    assert word in judgement.reason
-
-
-@pytest.mark.parametrize(
-    "query",
-    [ENDLESS.format("sum(n)"), ENDLESS.format("randomblob(90000)") + " ORDER BY 1"],
-)
-def test_an_endless_query_ends_at_the_time_limit(database, query):
-    start = time.monotonic()
-    with pytest.raises(QueryFailed, match=r"longer than 0\.2 s"):
-        execute(database, query, time_limit_s=0.2)
-    assert time.monotonic() - start < 1.5
-
-
-def test_rows_up_to_the_limit_are_returned(database):
-    assert len(execute(database, "SELECT id FROM cell", row_limit=4)) == 4
-    with pytest.raises(QueryFailed, match="more than 3 rows"):
-        execute(database, "SELECT id FROM cell", row_limit=3)
-
-
-def test_text_that_is_not_utf8_can_be_read(database):
-    assert execute(database, "SELECT CAST(x'4fff' AS TEXT)") == [("O\udcff",)]
-
-
-def test_no_query_changes_the_database_or_its_folder(database):
-    before = hashlib.sha256(database.read_bytes()).hexdigest()
-    for query in REFUSED:
-        judge(database, query, "SELECT 1")
-    assert hashlib.sha256(database.read_bytes()).hexdigest() == before
-    assert [path.name for path in database.parent.iterdir()] == ["cells.db"]
+def test_a_query_that_fails_is_invalid(database):
+    found = judge(database, "SELECT town FROM cell", "SELECT city FROM cell")
+    assert found == Judgement(correct=False, valid=False, reason="no such column: town")
 
 
 @pytest.mark.parametrize("gold", ["SELECT town FROM cell", "", "DELETE FROM cell"])
@@ -224,13 +140,6 @@ def test_a_gold_query_that_fails_is_the_data_sets_mistake(database, gold):
         judge(database, "SELECT 1", gold)
 
 
-def test_a_missing_database_is_named_and_not_created(tmp_path):
+def test_a_missing_database_is_named(tmp_path):
     with pytest.raises(UserError, match=r"absent\.db"):
         judge(tmp_path / "absent.db", "SELECT 1", "SELECT 1")
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_path_may_hold_characters_that_mean_something_in_a_uri(tmp_path, database):
-    odd = tmp_path / "a?mode=rwc#b%20 c.db"
-    odd.write_bytes(database.read_bytes())
-    assert execute(odd, "SELECT count(*) FROM cell") == [(4,)]

@@ -9,7 +9,7 @@ from lrmoclip import files
 from lrmoclip.errors import UserError
 from lrmoclip.published.sources import Folder, Hub
 from lrmoclip.published.write import write
-from lrmoclip.sql import execute
+from lrmoclip.sql_execution import execute
 from tests.published.conftest import put, seal
 
 SETTINGS = {
