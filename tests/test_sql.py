@@ -53,6 +53,14 @@ SAME = {
         "SELECT 1 AS n UNION SELECT 2 ORDER BY n DESC",
         "SELECT 1 AS n UNION SELECT 2 ORDER BY n DESC",
     ),
+    "columns in another order": (
+        "SELECT city, load, id FROM cell",
+        "SELECT id, city, load FROM cell",
+    ),
+    "columns in another order, rows in the same": (
+        "SELECT city, load, id FROM cell ORDER BY id",
+        "SELECT id, city, load FROM cell ORDER BY load",
+    ),
     "both are empty": ("SELECT id FROM cell WHERE id > 9", "SELECT id FROM cell WHERE id < 0"),
 }
 DIFFERENT = {
@@ -76,9 +84,9 @@ DIFFERENT = {
         "SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 2",
         "other rows",
     ),
-    "columns compare by position": (
-        "SELECT city, id FROM cell",
-        "SELECT id, city FROM cell",
+    "columns are not cells": (
+        "SELECT id, -id FROM cell WHERE id < 3 UNION ALL SELECT -id, id FROM cell WHERE id > 2",
+        "SELECT id, -id FROM cell",
         "other rows",
     ),
     "the number of columns counts": (
