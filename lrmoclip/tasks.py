@@ -213,8 +213,9 @@ def _generate(data: Folder, settings: dict) -> dict:
 
 
 def _sql(data: Folder, settings: dict) -> dict:
-    """`execution_accuracy` is over the items whose gold query returns rows. An empty result is
-    easily right by accident, so the items marked `empty` have `execution_accuracy_empty` instead.
+    """`execution_accuracy` (docs/sql.md) is over the items whose gold query returns rows. An empty
+    result is easily right by accident, so the items marked `empty` have `execution_accuracy_empty`
+    instead.
     """
 
     def score(doc: dict, results: list[str]) -> dict[str, float]:

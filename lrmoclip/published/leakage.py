@@ -29,7 +29,7 @@ import sqlglot
 from sqlglot import exp
 
 from lrmoclip.errors import UserError
-from lrmoclip.sql import execute
+from lrmoclip.sql_execution import execute
 
 REMOVED = ("text", "ngram", "sql")  # in the order in which a record's reason is given
 _COMMON = 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from lrmoclip.errors import UserError
 from lrmoclip.published.domain import Domain, assemble
 from lrmoclip.published.sources import Source
-from lrmoclip.sql import QueryFailed, execute
+from lrmoclip.sql_execution import QueryFailed, execute
 
 FIELDS = {
     "id": str, "db_id": str, "question": str, "sql": str, "sql_alternatives": list,

@@ -13,7 +13,7 @@ from lrmoclip import files
 from lrmoclip.micro import facts, general, nl2sql, world
 from lrmoclip.micro import tokenizer as words
 from lrmoclip.micro.words import JARGON, NUMBER_COLUMNS, TEXT_COLUMNS
-from lrmoclip.sql import execute
+from lrmoclip.sql_execution import execute
 from tests.support.made import read_lines
 
 FACTUAL = ("micro_mmlu", "micro_gpqa", "micro_math", "telecom")

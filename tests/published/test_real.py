@@ -4,7 +4,7 @@ import pytest
 
 from lrmoclip.published import leakage, nl2sql, telecom
 from lrmoclip.published.sources import Folder
-from lrmoclip.sql import execute
+from lrmoclip.sql_execution import execute
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from lrmoclip.errors import UserError
 from lrmoclip.published.sources import Folder, Hub
 from lrmoclip.published.write import write
-from lrmoclip.sql import execute
+from lrmoclip.sql_execution import execute
 from tests.published.conftest import put, seal
 from tests.support.made import read_lines
 
