@@ -14,7 +14,10 @@ from lrmoclip.errors import UserError
 SEAL = "sha256"
 _AGAIN = "Delete it and run again"
 # Text that stands in an error where a library wraps or foresees a full disk in words of its own.
-_FULL = ("No space left", "Not enough disk space", "disk is full", "os error 28", "os error 122")
+_FULL = (
+    *("No space left", "Not enough disk space", "disk is full", "File too large"),
+    *("os error 28", "os error 122", "os error 27"),
+)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lrmoclip import commands, files, records
+from lrmoclip import checkpoints, commands, files, records
 from lrmoclip.errors import UserError
 from lrmoclip.evaluation import Evaluator, score
 from lrmoclip.heads import head_of
@@ -187,8 +187,11 @@ def test_a_method_is_scored_where_the_base_is_above_chance(
     shutil.copy(base_scored / "metrics.json", tmp_path / "base.json")
     screened = {"mmlu": {"above": False}, "math": {"above": True}}
     reseal(tmp_path / "base.json", screening=screened)
+    shutil.copytree(tiny_base, tmp_path / "model")
+    of = checkpoints.of("tiny", "qwen3-s0", "telecom", "full_ft", 1)
+    reseal(tmp_path / "model" / "manifest.json", **of)
     commands.evaluate(
-        tiny_scale, "qwen3-s0", "telecom", "full_ft", tiny_data, [tiny_base],
+        tiny_scale, "qwen3-s0", "telecom", "full_ft", tiny_data, [tmp_path / "model"],
         [tmp_path / "out"], [1], base_metrics=tmp_path / "base.json",
     )  # fmt: skip
     found = files.read_sealed(tmp_path / "out" / "metrics.json", EVALUATION)
