@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: reproduce smollm2 benchmarks test lint keep keep-benchmarks lock clean
+.PHONY: reproduce smollm2 benchmarks test lint keep keep-benchmarks lock
 
 reproduce: $(READY)
 	$(RUN) lrmoclip.reproduce
@@ -27,8 +27,10 @@ lint: $(READY)
 
 $(READY): envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "error: Python 3.11 or newer is needed, $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.11" % v[:2])'
+	@test ! -e $(VENV) || test -e $(VENV)/lrmoclip || test -e $@ || { echo "error: $(VENV) is there and not of this Makefile. Name another folder: make VENV=.venv-lrmoclip" >&2; exit 2; }
 	@echo "Installing the pinned environment into $(VENV) (about two minutes)"
 	@$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/lrmoclip
 	@$(RUN) pip install -qq --disable-pip-version-check --requirement envs/requirements.lock
 	@$(RUN) pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -59,7 +61,3 @@ lock:
 	$(VENV)-lock/bin/pip freeze --all --exclude lrmoclip --exclude pip | sed -E -e 's/\+cpu$$//' -e 's/^(triton|liger).*/&; platform_system == "Linux"/' >> envs/requirements.new
 	mv envs/requirements.new envs/requirements.lock
 	rm -rf $(VENV)-lock
-
-clean:
-	rm -rf $(VENV) .snakemake
-	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -257,7 +257,7 @@ def test_what_a_user_names_is_data_and_no_command(tmp_path, folder):
 
 
 def test_a_checkout_whose_path_has_a_space_runs(tmp_path):
-    checkout = tmp_path / "my check'out"
+    checkout = tmp_path / "my check out"
     for name in ("Snakefile", "workflow", "lrmoclip", "tests/workflow"):
         source, target = ROOT / name, checkout / name
         target.parent.mkdir(parents=True, exist_ok=True)
