@@ -257,8 +257,8 @@ def test_what_a_user_names_is_data_and_no_command(tmp_path, folder):
 
 
 def test_a_checkout_whose_path_has_a_space_runs(tmp_path):
-    checkout = tmp_path / "my check out"
-    for name in ("Snakefile", "workflow", "lrmoclip", "tests/workflow"):
+    checkout = tmp_path / "my check'out"
+    for name in ("Snakefile", "workflow", "envs", "lrmoclip", "tests/workflow"):
         source, target = ROOT / name, checkout / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
