@@ -1,9 +1,11 @@
 """Where a user may point an option that is written to: what is there and not ours stays."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from lrmoclip.claims import Claim
 from tests.support.made import run
 
 
@@ -127,3 +129,17 @@ def test_what_was_made_is_made_again(writing, tmp_path):
         assert run("data", **writing["data"], out=tmp_path / "data") == 0
 
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("command", [*FOLDERS, "fisher", "tune", "timings"])
+def test_a_target_that_another_process_works_on_is_refused(writing, tmp_path, refused, command):
+    # Of a file, what is claimed is the JSON that describes it.
+    target = tmp_path / "out.json" if command not in FOLDERS else tmp_path / "out"
+    out = tmp_path / ("out.json" if command == "timings" else "out")
+    claim = Claim(target, lambda _: None)
+
+    line = refused(command, **writing[command], out=out)
+
+    assert f"process {os.getpid()} on" in line and "is writing it" in line
+    claim.release()
+    assert list(tmp_path.iterdir()) == []
