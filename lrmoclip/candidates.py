@@ -10,6 +10,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from lrmoclip.arguments import check_number, check_tensor, check_type, check_vector, check_whole
+
 # Logits of one block of rows: what a cache holds, and what keeps an accelerator busy.
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
 THIN = 1e-30  # an outside mass below this is summed anew, relative to its own largest logit
@@ -33,6 +35,9 @@ class Candidates:
     prob        (nnz,) float32  the softmax values that coverage sums. Where not given they are
                                 exp(logp), right to about 1e-6: `narrow` may then differ by a
                                 token from a fresh selection where a sum meets the coverage.
+
+    TypeError, ValueError: a field that is no tensor of these shapes and dtypes (any floating one
+    where float32 stands). What the fields hold, `check` looks at.
     """
 
     ids: Tensor
@@ -44,8 +49,18 @@ class Candidates:
     prob: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_tensor("offsets", self.offsets)
+        check_tensor("ids", self.ids)
+        n, nnz = max(self.offsets.numel() - 1, 0), self.ids.numel()
+        check_vector("offsets", self.offsets, n + 1, torch.int64)
+        check_vector("ids", self.ids, nnz, torch.int64)
+        check_vector("gold_forced", self.gold_forced, n, torch.bool)
+        check_vector("logp", self.logp, nnz)
+        check_vector("log_z", self.log_z, n)
+        check_vector("log_outside", self.log_outside, n)
         if self.prob is None:
             object.__setattr__(self, "prob", self.logp.exp())
+        check_vector("prob", self.prob, nnz)
 
     def __len__(self) -> int:
         """N, the number of positions, those with empty rows included."""
@@ -61,6 +76,17 @@ class Candidates:
         """(nnz,) int64: the position that each entry belongs to."""
         return _rows(self.sizes)
 
+    def check(self, vocabulary: int) -> None:
+        """ValueError where offsets do not cut the entries into rows or an id is no token's."""
+        ids, offsets = self.ids, self.offsets
+        falls = (offsets.diff() < 0).any()
+        if (offsets[0] != 0) | (offsets[-1] != len(ids)) | falls:  # a device is waited for once
+            raise ValueError(f"offsets must rise from 0 to {len(ids)}, the number of ids")
+        if len(ids):
+            low, high = torch.stack(ids.aminmax()).tolist()
+            if low < 0 or high >= vocabulary:
+                raise ValueError(f"ids must lie in [0, {vocabulary}), got [{low}, {high}]")
+
     def union(self) -> Tensor:
         """(|U|,) int64: the distinct ids of all rows, rising."""
         return self.ids.unique()
@@ -70,7 +96,15 @@ class Candidates:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def select(self, index: Tensor) -> "Candidates":
-        """The rows that `index` names, in its order: (M,) int64 positions, or (N,) bool."""
+        """The rows that `index` names, in its order: (M,) int64 positions, or (N,) bool.
+
+        TypeError, ValueError, IndexError: an index that is neither, or beyond the rows.
+        """
+        check_tensor("index", index)
+        if index.ndim != 1 or index.dtype not in (torch.int64, torch.bool):
+            raise ValueError(
+                f"index must be (M,) int64 or (N,) bool, got {index.dtype} {tuple(index.shape)}"
+            )
         index = torch.arange(len(self), device=self.ids.device)[index]
         sizes = self.sizes[index]
         entry = ranges(self.offsets[index], sizes)
@@ -87,6 +121,8 @@ class Candidates:
     @staticmethod
     def cat(parts: Sequence["Candidates"]) -> "Candidates":
         """All rows of `parts`, one after the other. ValueError if there are none."""
+        for part in parts:
+            check_type("each of parts", part, Candidates, "a Candidates")
         if not parts:
             raise ValueError("cat needs at least one Candidates")
         joined = {
@@ -185,17 +221,16 @@ def select_candidates(
 
     ValueError: coverage outside (0, 1], k_min < 1, k_max < k_min, a shape, dtype or target that
     does not fit, logits of a supervised position that float32 cannot hold or that are not finite.
+    TypeError: an argument of another type.
     """
     check_setting(coverage, k_min, k_max)
+    check_whole("ignore_index", ignore_index)
+    check_tensor("logits", logits)
     if logits.ndim != 2 or not logits.shape[1] or not logits.is_floating_point():
         raise ValueError(
             f"logits must be floating (N, V), V > 0; got {logits.dtype} {tuple(logits.shape)}"
         )
-    if targets.dtype != torch.int64 or targets.shape != logits.shape[:1]:
-        raise ValueError(
-            f"targets must be int64 ({logits.shape[0]},), one per row of logits; "
-            f"got {targets.dtype} {tuple(targets.shape)}"
-        )
+    check_vector("targets", targets, len(logits), torch.int64)
     n, vocab = logits.shape
     live = targets != ignore_index  # (N,)
     gold = targets[live]  # (n,)
@@ -286,7 +321,11 @@ def _settle_ties(ids: Tensor, p: Tensor, top: Tensor, size: Tensor) -> None:
 
 
 def check_setting(coverage: float, k_min: int, k_max: int) -> None:
-    """ValueError for a coverage outside (0, 1], k_min < 1 or k_max < k_min."""
+    """ValueError for a coverage outside (0, 1], k_min < 1 or k_max < k_min; TypeError for a
+    coverage that is no number, sizes that are no integers."""
+    check_number("coverage", coverage, "a number in (0, 1]")
+    check_whole("k_min", k_min)
+    check_whole("k_max", k_max)
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
     if k_min < 1:
