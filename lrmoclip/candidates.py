@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lrmoclip.arguments import check_number, check_tensor, check_type, check_vector, check_whole
+from lrmoclip.eager import eager
 
 # Logits of one block of rows: what a cache holds, and what keeps an accelerator busy.
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
@@ -131,30 +132,23 @@ class Candidates:
         joined["offsets"] = offsets_of(torch.cat([c.sizes for c in parts]))
         return Candidates(**joined)
 
+    @eager
     def narrow(
-        self,
-        coverage: float | None,
-        k_min: int,
-        k_max: int,
-        targets: Tensor,
-        *,
-        rounded: bool = False,
+        self, coverage: float, k_min: int, k_max: int, targets: Tensor, *, complete: bool = False
     ) -> "Candidates":
         """What `select_candidates` gives at a narrower setting, read off the stored rows.
 
         A narrower set is a prefix of the row before a forced gold token, plus the gold token;
         what is dropped joins the outside mass. ids, gold_forced and logp are those of a fresh
-        selection to the bit, log_outside to rounding. coverage None keeps the rows' own, so that
-        only k_max shortens them. targets (N,) int64 as at selection; those of empty rows are not
-        read. ValueError where a row is too short for the setting (it was stored at a lower
-        coverage, k_min or k_max) or does not hold its target.
+        selection to the bit, log_outside to rounding. targets (N,) int64 as at selection; those
+        of empty rows are not read. ValueError where a row is too short for the setting (it was
+        stored at a lower coverage, k_min or k_max) or does not hold its target.
 
-        rounded: the probabilities are rounded, as those of a `CandidateStore`. A row whose sum
-        then misses the coverage is kept whole instead of refused.
+        complete: the rows are known to hold what the setting asks for. One whose sum misses the
+        coverage, which rounding alone can do then, is kept whole instead of refused.
         """
-        check_setting(1.0 if coverage is None else coverage, k_min, k_max)
-        if targets.shape != (len(self),):
-            raise ValueError(f"targets must be ({len(self)},), got {tuple(targets.shape)}")
+        check_setting(coverage, k_min, k_max)
+        check_vector("targets", targets, len(self), torch.int64)
         sizes, rows = self.sizes, self.rows
         place = torch.arange(len(rows), device=rows.device) - self.offsets[rows]  # (nnz,)
         is_gold = self.ids == targets[rows]
@@ -166,9 +160,8 @@ class Candidates:
         prob = self.prob.new_zeros(len(self), int(sizes.max()) if len(self) else 0)
         prob[rows, place] = self.prob
         own = sizes - self.gold_forced.long()
-        size = own if coverage is None else _cover_size(prob.double().cumsum(1), own, coverage)
-        size = size.clamp(k_min, k_max)  # (N,)
-        if rounded:
+        size = _cover_size(prob.double().cumsum(1), own, coverage).clamp(k_min, k_max)  # (N,)
+        if complete:
             size = size.minimum(own)
         # A row with nothing outside holds the whole vocabulary, and no setting asks for more.
         whole = self.log_outside == -torch.inf
@@ -198,6 +191,7 @@ class Candidates:
         )
 
 
+@eager
 @torch.no_grad()
 def select_candidates(
     logits: Tensor,
