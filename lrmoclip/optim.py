@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from lrmoclip.angles import Piece, Turn, cast, measure, turned, working_dtype
+from lrmoclip.arguments import check_number, check_type
+from lrmoclip.eager import eager
 
 # Elements a thread works on at a time. On a CPU a chunk's parameter, gradient, moments and two
 # temporaries should stay in its caches; as a power of two it keeps all but the last few elements
@@ -40,7 +42,8 @@ class MoClip(Optimizer):
                   (step="atan2") or AdamW (step="adam")
     weight_decay  >= 0, decoupled: theta *= 1 - lr * weight_decay
     step          "atan2": -lr * a * atan2(m_hat, b * sqrt(v_hat)), so that no coordinate moves
-                  by more than lr * a * pi / 2 besides the decay
+                  by more than lr * a * pi / 2 besides the decay and the rounding to what is
+                  stored, at most half a step of its grid (of bfloat16: 2**-8 of the value)
                   "adam":  -lr * m_hat / (sqrt(v_hat) + eps)
     a, b          > 0, for "atan2" only; a = 4 / pi makes a steady gradient (m_hat equal to
                   sqrt(v_hat), b = 1) move a full lr
@@ -48,14 +51,18 @@ class MoClip(Optimizer):
     maximize      ascend instead of descend
     foreach       update small tensors together (fewer calls) or one by one; the result is the same
     track_angles  measure angles at 180 degrees, too, where only `angle_statistics` wants them
-    state_dtype   of the two moments, None for that of the parameter. bfloat16 moments halve the
-                  memory but stall where a step changes them by less than 2**-8 of themselves, as
-                  with a second beta above 0.996: give torch.float32 then
+    state_dtype   of the two moments, None for that of the parameter, and float32 for float16,
+                  whose squares of gradients above 256 overflow and of those below 2**-12
+                  underflow. bfloat16 moments halve the memory but stall where a step changes them
+                  by less than 2**-8 of themselves, as with a second beta above 0.996: give
+                  torch.float32 then
 
     The angle is that of each tensor as a whole; for a DTensor (FSDP2) that of the whole tensor,
     not of the shard. Nothing is turned where no angle exists:
 
-    - m or g is zero (the first step of a tensor), or either holds a NaN or an infinity.
+    - m or g is zero (the first step of a tensor), or either holds a NaN or an infinity. A NaN
+      stays in m: one such gradient turns the cap of its tensor off for good, and
+      `angle_statistics` counts the tensor as not finite from then on.
     - g is antiparallel to m, to within sqrt(machine epsilon) radians (float32: 0.02 degrees):
       g and m then span no plane. g is left as it is, the one case in which the cap is exceeded.
       This is what happens in every tensor of one element, which could otherwise never reverse.
@@ -77,11 +84,12 @@ class MoClip(Optimizer):
     After a step `last_angles` holds for each group the angles in degrees before clipping, of the
     parameters with a gradient, in order, NaN where none exists; `angle_statistics` sums them up.
 
-    ValueError: a setting outside its range. RuntimeError: sparse or complex gradients.
+    Settings of a group may be changed between steps, and are checked in each. ValueError: one
+    outside its range; TypeError: one of another type. RuntimeError: sparse or complex gradients.
     """
 
     last_angles: Sequence[Sequence[float]] = ()
-    _turned: Sequence[int] = ()  # how many of each group
+    _seen: Sequence[tuple[int, int]] = ()  # how many of each group were turned, were not finite
 
     def __init__(
         self,
@@ -118,25 +126,34 @@ class MoClip(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch, after checking what the group sets."""
+        check_type("param_group", param_group, dict, "a dict")
         settings = {**self.defaults, **param_group}
-        if isinstance(settings["state_dtype"], torch.dtype):  # checkpoints take plain values only
-            settings["state_dtype"] = str(settings["state_dtype"]).removeprefix("torch.")
         _check_settings(settings)
-        param_group["state_dtype"] = settings["state_dtype"]
+        if isinstance(settings["state_dtype"], torch.dtype):  # checkpoints take plain values only
+            param_group["state_dtype"] = str(settings["state_dtype"]).removeprefix("torch.")
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but the moments keep the dtype they were saved in, and are copies."""
+        """As in torch, but the moments keep the dtype they were saved in, and are copies.
+
+        ValueError: what no MoClip saved, or settings outside their range; nothing has changed.
+        """
         last: dict[str, Any] = {}
-        with self.register_load_state_dict_pre_hook(lambda _, loaded: last.update(loaded)):
+        params = [p for group in self.param_groups for p in group["params"]]
+
+        def look(_, loaded: dict[str, Any]) -> None:
+            _check_loaded(loaded, self.defaults, params)
+            last.update(loaded)
+
+        with self.register_load_state_dict_pre_hook(look):
             super().load_state_dict(state_dict)
         ids = [i for group in last["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(ids, params, strict=True):
             for key, value in last["state"].get(i, {}).items():
                 device = value.device if key == "step" else p.device
                 self.state[p][key] = value.to(device, copy=True)
 
+    @eager
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update of every parameter that has a gradient; returns what the closure returns."""
@@ -145,6 +162,7 @@ class MoClip(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:  # all of them, before anything has changed
+            _check_settings(group)
             _check_gradients(group["params"])
 
         groups = [
@@ -160,7 +178,10 @@ class MoClip(Optimizer):
             for batch in _batches(turns, group["foreach"]):
                 _update(batch, group)
         self.last_angles = [[turn.angle for turn in turns] for turns in measured]
-        self._turned = [sum(turn.turned for turn in turns) for turns in measured]
+        self._seen = [
+            (sum(turn.turned for turn in turns), sum(not turn.finite for turn in turns))
+            for turns in measured
+        ]
         return loss
 
     def angle_statistics(
@@ -168,25 +189,29 @@ class MoClip(Optimizer):
     ) -> list[dict[str, Any]]:
         """What the last step saw, for each parameter group:
 
-        tensors    how many had an angle (none in a group at 180 degrees without track_angles)
-        clip_rate  the share of them that were turned, NaN if there were none
-        quantiles  of their angles before clipping, in degrees, in the order asked for
+        tensors     how many had an angle (none in a group at 180 degrees without track_angles)
+        not_finite  how many had none because of a NaN, an infinity or an overflow in gradient or
+                    momentum, and so no cap
+        clip_rate   the share of `tensors` that were turned, NaN if there were none
+        quantiles   of their angles before clipping, in degrees, in the order asked for
         """
         groups = []
-        for angles, clipped in zip(self.last_angles, self._turned, strict=True):
+        for angles, (clipped, lost) in zip(self.last_angles, self._seen, strict=True):
             known = torch.tensor([x for x in angles if not math.isnan(x)], dtype=torch.float64)
             n = len(known)
             levels = torch.tensor(quantiles, dtype=torch.float64)
             found = known.quantile(levels) if n else torch.full_like(levels, math.nan)
             rate = clipped / n if n else math.nan
-            groups.append({"tensors": n, "clip_rate": rate, "quantiles": tuple(found.tolist())})
+            seen = {"tensors": n, "not_finite": lost, "clip_rate": rate}
+            groups.append({**seen, "quantiles": tuple(found.tolist())})
         return groups
 
     def _prepared(self, p: Tensor, group: dict[str, Any]) -> Turn:
         """The parameter's state, counted on by one, and its pieces."""
         state = self.state[p]
         if not state:
-            dtype = getattr(torch, group["state_dtype"] or "", p.dtype)
+            own = torch.float32 if p.dtype == torch.float16 else p.dtype
+            dtype = _dtype_named(group["state_dtype"]) or own
             state["step"] = torch.tensor(0.0)  # a tensor, as checkpoints expect
             state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
             state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
@@ -290,22 +315,65 @@ def _check_gradients(params: Iterable[Tensor]) -> None:
             )
 
 
+def _dtype_named(name: torch.dtype | str | None) -> torch.dtype | None:
+    return getattr(torch, str(name).removeprefix("torch."), None)
+
+
+def _check_loaded(loaded: dict[str, Any], settings: Iterable[str], params: list[Tensor]) -> None:
+    """ValueError where a state_dict is not MoClip's or its moments are not those of `params`."""
+    for group in loaded["param_groups"]:
+        if missing := set(settings) - set(group):
+            raise ValueError(f"state_dict is not MoClip's: a group lacks {min(missing)!r}")
+        _check_settings(group)
+    ids = [i for group in loaded["param_groups"] for i in group["params"]]
+    for i, p in zip(ids, params, strict=False):  # torch compares how many there are
+        state = loaded["state"].get(i)
+        if not state:
+            continue
+        if missing := {"step", "exp_avg", "exp_avg_sq"} - set(state):
+            raise ValueError(f"state_dict is not MoClip's: the state of {i} lacks {min(missing)!r}")
+        for name in ("exp_avg", "exp_avg_sq"):
+            if state[name].shape != p.shape:
+                raise ValueError(
+                    f"state_dict is of other parameters: {name} of {i} is "
+                    f"{tuple(state[name].shape)}, the parameter {tuple(p.shape)}"
+                )
+
+
+_AT_LEAST_0 = "finite and >= 0", lambda x: 0 <= x < math.inf
+_ABOVE_0 = "finite and > 0", lambda x: 0 < x < math.inf
+# What a number must be, in words and as a test, which a NaN fails.
+_NUMBERS = {
+    "lr": _AT_LEAST_0,
+    "betas": ("two numbers in [0, 1)", lambda x: 0 <= x < 1),
+    "max_angle": ("in (0, 180] degrees", lambda x: 0 < x <= 180),
+    "weight_decay": _AT_LEAST_0,
+    "a": _ABOVE_0,
+    "b": _ABOVE_0,
+    "eps": _AT_LEAST_0,
+}
+
+
 def _check_settings(group: dict[str, Any]) -> None:
-    """ValueError naming the argument and its range; each comparison also refuses a NaN."""
-    lr, betas, dtype = group["lr"], group["betas"], group["state_dtype"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"lr must be a number or a tensor of one element, got shape {lr.shape}")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
-    if not 0 < group["max_angle"] <= 180:
-        raise ValueError(f"max_angle must lie in (0, 180] degrees, got {group['max_angle']}")
+    """ValueError, TypeError naming the setting and what it must be; some microseconds."""
+    lr, betas = group["lr"], group["betas"]
+    if isinstance(lr, Tensor):
+        if lr.numel() != 1:
+            raise ValueError(f"lr must be a number or one in a tensor, got shape {lr.shape}")
+        lr = lr.item()
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}")
+    numbers = [("lr", lr), *(("betas", beta) for beta in betas)]
+    numbers += [(name, group[name]) for name in ("max_angle", "weight_decay", "a", "b", "eps")]
+    for name, value in numbers:
+        allowed, fits = _NUMBERS[name]
+        check_number(name, value, f"a number, {allowed}")
+        if not fits(value):
+            raise ValueError(f"{name} must be {allowed}, got {group[name]}")
     if group["step"] not in ("atan2", "adam"):
         raise ValueError(f"step must be 'atan2' or 'adam', got {group['step']!r}")
-    if dtype is not None and not getattr(getattr(torch, dtype, None), "is_floating_point", False):
+    dtype = group["state_dtype"]
+    if dtype is not None and not getattr(_dtype_named(dtype), "is_floating_point", False):
         raise ValueError(f"state_dtype must be a floating-point torch.dtype or None, got {dtype}")
-    for name in ("lr", "weight_decay", "eps"):
-        if not 0 <= group[name] < math.inf:
-            raise ValueError(f"{name} must be finite and >= 0, got {group[name]}")
-    for name in ("a", "b"):
-        if not 0 < group[name] < math.inf:
-            raise ValueError(f"{name} must be finite and > 0, got {group[name]}")
+    for name in ("maximize", "foreach", "track_angles"):
+        check_type(name, group[name], bool, "True or False")
