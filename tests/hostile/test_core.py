@@ -29,7 +29,10 @@ INT = torch.int64
 
 
 def names(case) -> str:
-    return "" if not isinstance(case, dict) else ",".join(f"{k}={v!r:.40}" for k, v in case.items())
+    """A case's change, of what lies on one line, as its name."""
+    if not isinstance(case, dict):
+        return ""
+    return ",".join(f"{k}={' '.join(repr(v).split()):.40}" for k, v in case.items())
 
 
 def table(cases):
