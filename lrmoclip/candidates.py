@@ -79,12 +79,12 @@ class Candidates:
 
     def check(self, vocabulary: int) -> None:
         """ValueError where offsets do not cut the entries into rows or an id is no token's."""
-        ids, offsets = self.ids, self.offsets
-        falls = (offsets.diff() < 0).any()
-        if (offsets[0] != 0) | (offsets[-1] != len(ids)) | falls:  # a device is waited for once
+        ids, offsets, sizes = self.ids, self.offsets, self.sizes
+        falls = len(sizes) and int(sizes.min()) < 0
+        if falls or int(offsets[0]) != 0 or int(offsets[-1]) != len(ids):
             raise ValueError(f"offsets must rise from 0 to {len(ids)}, the number of ids")
         if len(ids):
-            low, high = torch.stack(ids.aminmax()).tolist()
+            low, high = map(int, ids.aminmax())
             if low < 0 or high >= vocabulary:
                 raise ValueError(f"ids must lie in [0, {vocabulary}), got [{low}, {high}]")
 
