@@ -192,6 +192,7 @@ class Candidates:
 
 
 @eager
+@torch.inference_mode(False)  # or its sets could not be saved for a backward pass
 @torch.no_grad()
 def select_candidates(
     logits: Tensor,

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrmoclip.eager import eager
 from lrmoclip.errors import UserError
 from lrmoclip.padding import model_inputs, padding_tokens
 
@@ -52,6 +53,7 @@ class Head(NamedTuple):
         return z if self.logit_map is None else self.logit_map(z)
 
 
+@eager
 def head_of(model: nn.Module) -> Head:
     """The vocabulary head of a causal LM, bare or wrapped (peft, DDP, torch.compile of its body).
 

@@ -268,10 +268,10 @@ def _check_inputs(
         check_tensor(name, matrix)
         if not matrix.is_floating_point():
             raise ValueError(f"{name} must be floating, got {matrix.dtype}")
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+    shapes = tuple(hidden.shape), tuple(weight.shape)
+    if not len(shapes[0]) == len(shapes[1]) == 2 or shapes[0][1] != shapes[1][1] or 0 in shapes[1]:
         raise ValueError(
-            f"hidden must be (N, d) and weight (V, d), got {tuple(hidden.shape)} and "
-            f"{tuple(weight.shape)}"
+            f"hidden must be (N, d) and weight (V, d), V and d > 0; got {shapes[0]} and {shapes[1]}"
         )
     check_vector("targets", targets, len(hidden), torch.int64)
     check_whole("ignore_index", ignore_index)

@@ -307,6 +307,28 @@ def test_trying_a_head_compiles_nothing():
     assert compiled == []
 
 
+def test_a_step_compiled_as_a_whole_is_the_step(tokens):
+    def losses(wrap) -> list[float]:
+        model = build("Qwen3")
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+        def step():
+            hidden = supervised_hidden(model, *tokens)
+            loss = head_of(model).logits(hidden).logsumexp(1).sum()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        step = wrap(step)
+        return [step().item() for _ in range(3)]
+
+    compiled = losses(lambda step: torch.compile(step, backend="eager"))
+
+    assert compiled == pytest.approx(losses(lambda step: step), rel=1e-6)
+    torch.compiler.reset()
+
+
 def test_trying_a_head_changes_no_training_step(tokens):
     model, (ids, supervised) = build("GPT2", resid_pdrop=0.5).train(), tokens
     hidden = []

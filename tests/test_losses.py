@@ -299,6 +299,19 @@ def test_a_token_twice_in_a_set_weighs_once_in_the_union():
     assert torch.equal(*losses) and torch.equal(*grads)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sets_selected_in_inference_mode_train(variant):
+    problem = Problem(22, n=4, vocab=40)
+    leaves, logits = problem.leaves(), problem.draw(4, 40, dtype=torch.float32)
+    runs = []
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            problem.candidates = select_candidates(logits, problem.targets, coverage=0.5, k_max=4)
+        runs.append(torch.autograd.grad(problem.loss(variant), leaves))
+
+    assert all(map(torch.equal, *runs))
+
+
 def test_auto_takes_the_block_below_the_limit_of_products_for_each_pair(monkeypatch):
     problem = Problem(13, n=60, vocab=40, d=32, k_max=6, dtype=torch.float32)
     leaves, sets = problem.leaves(), problem.candidates
