@@ -60,7 +60,7 @@ class MoClip(Optimizer):
     The angle is that of each tensor as a whole; for a DTensor (FSDP2) that of the whole tensor,
     not of the shard. Nothing is turned where no angle exists:
 
-    - m or g is zero (the first step of a tensor), or either holds a NaN or an infinity. A NaN
+    - m or g is zero (the first step of a tensor), or either holds a NaN or an infinity, which
       stays in m: one such gradient turns the cap of its tensor off for good, and
       `angle_statistics` counts the tensor as not finite from then on.
     - g is antiparallel to m, to within sqrt(machine epsilon) radians (float32: 0.02 degrees):
