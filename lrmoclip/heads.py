@@ -82,8 +82,8 @@ def supervised_logits(
     input_ids (B, T) int64, padded on the right, where no token looks; or on either side with
     attention_mask (B, T), 0 at padding and 1 elsewhere, from which follow the positions that the
     model counts; that its layers heed the mask is the model's affair (RecurrentGemma's recurrence
-    does not). A row that begins with the padding token (the end of sequence, if the config names
-    none) is refused without a mask: one of ones says that the token is text.
+    does not). A supervised row that begins with the padding token (the end of sequence, if the
+    config names none) is refused without a mask: one of ones says that the token is text.
 
     Whatever the model does to its logits stays in force. TypeError, ValueError for what does not
     fit; UserError for padding as above, and for a model that is no causal LM or does not call its

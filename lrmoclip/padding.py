@@ -19,7 +19,7 @@ def model_inputs(
     elsewhere, or None where padding stands on the right alone, if anywhere.
 
     TypeError, ValueError: what does not fit. UserError: a mask that the model does not take, or a
-    row that begins with a padding token and no mask to say whether it is one.
+    supervised row that begins with a padding token and no mask to say whether it is one.
     """
     check_tensor("input_ids", input_ids)
     check_tensor("supervised", supervised)
@@ -30,7 +30,7 @@ def model_inputs(
         got = f"{supervised.dtype} {tuple(supervised.shape)}"
         raise ValueError(f"supervised must be bool {shape} as input_ids, got {got}")
     if attention_mask is None:
-        _refuse_left_padding(owner, input_ids)
+        _refuse_left_padding(owner, input_ids, supervised)
         return {"input_ids": input_ids}
     check_tensor("attention_mask", attention_mask)
     mask = attention_mask.long()
@@ -56,8 +56,9 @@ def padding_tokens(owner: nn.Module) -> list[int]:
     return []
 
 
-def _refuse_left_padding(owner: nn.Module, input_ids: Tensor) -> None:
-    padded = torch.isin(input_ids[:, :1], input_ids.new_tensor(padding_tokens(owner)))  # (B, 1)
+def _refuse_left_padding(owner: nn.Module, input_ids: Tensor, supervised: Tensor) -> None:
+    known = input_ids.new_tensor(padding_tokens(owner))
+    padded = torch.isin(input_ids[:, :1], known) & supervised.to(input_ids.device)  # (B, T)
     if padded.any():
         row = int(padded.nonzero()[0, 0])
         raise UserError(

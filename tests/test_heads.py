@@ -239,6 +239,7 @@ def test_padding_on_the_left_is_refused_without_a_mask(reach, known, token):
     with pytest.raises(UserError, match=f"row 1 begins with the padding token {token}.*mask"):
         reach(model, ids, text)
     reach(model, *padded("right", token))  # where nothing looks
+    reach(model, ids, text & torch.tensor([[True], [False], [False]]))  # what nobody asks for
     reach(model, ids, text, torch.ones_like(ids))  # text by the caller's word
 
 
