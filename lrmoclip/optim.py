@@ -10,7 +10,7 @@ with Adam's moments of g'.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from lrmoclip.angles import Piece, Turn, cast, measure, turned, working_dtype
-from lrmoclip.arguments import check_number, check_type
+from lrmoclip.arguments import check_type
 from lrmoclip.eager import eager
+from lrmoclip.groups import check_gradients, check_loaded, check_settings, dtype_named
 
 # Elements a thread works on at a time. On a CPU a chunk's parameter, gradient, moments and two
 # temporaries should stay in its caches; as a power of two it keeps all but the last few elements
@@ -128,7 +129,7 @@ class MoClip(Optimizer):
         """As in torch, after checking what the group sets."""
         check_type("param_group", param_group, dict, "a dict")
         settings = {**self.defaults, **param_group}
-        _check_settings(settings)
+        check_settings(settings)
         if isinstance(settings["state_dtype"], torch.dtype):  # checkpoints take plain values only
             param_group["state_dtype"] = str(settings["state_dtype"]).removeprefix("torch.")
         super().add_param_group(param_group)
@@ -142,7 +143,7 @@ class MoClip(Optimizer):
         params = [p for group in self.param_groups for p in group["params"]]
 
         def look(_, loaded: dict[str, Any]) -> None:
-            _check_loaded(loaded, self.defaults, params)
+            check_loaded(loaded, self.defaults, params)
             last.update(loaded)
 
         with self.register_load_state_dict_pre_hook(look):
@@ -162,8 +163,8 @@ class MoClip(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:  # all of them, before anything has changed
-            _check_settings(group)
-            _check_gradients(group["params"])
+            check_settings(group)
+            check_gradients(group["params"])
 
         groups = [
             [self._prepared(p, group) for p in group["params"] if p.grad is not None]
@@ -211,7 +212,7 @@ class MoClip(Optimizer):
         state = self.state[p]
         if not state:
             own = torch.float32 if p.dtype == torch.float16 else p.dtype
-            dtype = _dtype_named(group["state_dtype"]) or own
+            dtype = dtype_named(group["state_dtype"]) or own
             state["step"] = torch.tensor(0.0)  # a tensor, as checkpoints expect
             state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
             state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
@@ -297,83 +298,3 @@ def _update(batch: list[tuple[Turn, Piece]], group: dict[str, Any]) -> None:
     for old, new in zip((stored[0], *stored[2:]), (p, m, v), strict=True):
         if old is not new:
             torch._foreach_copy_(old, new)
-
-
-def _check_gradients(params: Iterable[Tensor]) -> None:
-    for p in params:
-        if p.grad is None:
-            continue
-        if p.grad.layout != torch.strided:
-            raise RuntimeError(
-                "MoClip does not take sparse gradients, whose angle to a dense momentum would cost "
-                "a dense pass: use sparse=False in the embedding, or torch.optim.SparseAdam"
-            )
-        if p.is_complex():
-            raise RuntimeError(
-                "MoClip does not take complex parameters, for which its angle is not defined: "
-                "optimise torch.view_as_real(parameter)"
-            )
-
-
-def _dtype_named(name: torch.dtype | str | None) -> torch.dtype | None:
-    return getattr(torch, str(name).removeprefix("torch."), None)
-
-
-def _check_loaded(loaded: dict[str, Any], settings: Iterable[str], params: list[Tensor]) -> None:
-    """ValueError where a state_dict is not MoClip's or its moments are not those of `params`."""
-    for group in loaded["param_groups"]:
-        if missing := set(settings) - set(group):
-            raise ValueError(f"state_dict is not MoClip's: a group lacks {min(missing)!r}")
-        _check_settings(group)
-    ids = [i for group in loaded["param_groups"] for i in group["params"]]
-    for i, p in zip(ids, params, strict=False):  # torch compares how many there are
-        state = loaded["state"].get(i)
-        if not state:
-            continue
-        if missing := {"step", "exp_avg", "exp_avg_sq"} - set(state):
-            raise ValueError(f"state_dict is not MoClip's: the state of {i} lacks {min(missing)!r}")
-        for name in ("exp_avg", "exp_avg_sq"):
-            if state[name].shape != p.shape:
-                raise ValueError(
-                    f"state_dict is of other parameters: {name} of {i} is "
-                    f"{tuple(state[name].shape)}, the parameter {tuple(p.shape)}"
-                )
-
-
-_AT_LEAST_0 = "finite and >= 0", lambda x: 0 <= x < math.inf
-_ABOVE_0 = "finite and > 0", lambda x: 0 < x < math.inf
-# What a number must be, in words and as a test, which a NaN fails.
-_NUMBERS = {
-    "lr": _AT_LEAST_0,
-    "betas": ("two numbers in [0, 1)", lambda x: 0 <= x < 1),
-    "max_angle": ("in (0, 180] degrees", lambda x: 0 < x <= 180),
-    "weight_decay": _AT_LEAST_0,
-    "a": _ABOVE_0,
-    "b": _ABOVE_0,
-    "eps": _AT_LEAST_0,
-}
-
-
-def _check_settings(group: dict[str, Any]) -> None:
-    """ValueError, TypeError naming the setting and what it must be; some microseconds."""
-    lr, betas = group["lr"], group["betas"]
-    if isinstance(lr, Tensor):
-        if lr.numel() != 1:
-            raise ValueError(f"lr must be a number or one in a tensor, got shape {lr.shape}")
-        lr = lr.item()
-    if not isinstance(betas, tuple | list) or len(betas) != 2:
-        raise ValueError(f"betas must be two numbers in [0, 1), got {betas!r}")
-    numbers = [("lr", lr), *(("betas", beta) for beta in betas)]
-    numbers += [(name, group[name]) for name in ("max_angle", "weight_decay", "a", "b", "eps")]
-    for name, value in numbers:
-        allowed, fits = _NUMBERS[name]
-        check_number(name, value, f"a number, {allowed}")
-        if not fits(value):
-            raise ValueError(f"{name} must be {allowed}, got {group[name]}")
-    if group["step"] not in ("atan2", "adam"):
-        raise ValueError(f"step must be 'atan2' or 'adam', got {group['step']!r}")
-    dtype = group["state_dtype"]
-    if dtype is not None and not getattr(_dtype_named(dtype), "is_floating_point", False):
-        raise ValueError(f"state_dtype must be a floating-point torch.dtype or None, got {dtype}")
-    for name in ("maximize", "foreach", "track_angles"):
-        check_type(name, group[name], bool, "True or False")
