@@ -20,16 +20,16 @@ model = transformers.AutoModelForCausalLM.from_config(config).eval()  # or .from
 follower, data = torch.randperm(300), [torch.randint(300, (256,))]
 for _ in range(9):
     data.append(follower[data[-1]])
-records = [{"input_ids": ids, "labels": ids.where(torch.arange(10) > 1, -100), "record": i}
-           for i, ids in enumerate(torch.stack(data, 1))]  # fmt: skip
+records = [{"input_ids": ids, "labels": ids.where(torch.arange(10) > 1, -100), "record": i,
+            "attention_mask": ids >= 0} for i, ids in enumerate(torch.stack(data, 1))]  # fmt: skip
 bound = {"base": "tiny", "tokenizer": "none", "data": "followers"}  # of files: their hashes
 
 
 def reach(model, inputs: dict) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Hidden states (N, d) and targets (N,) of supervised positions, and how many a record has."""
-    targets = inputs["labels"][:, 1:]
-    mask = targets != -100
-    return supervised_hidden(model, inputs["input_ids"][:, :-1], mask), targets[mask], mask.sum(1)
+    ids, seen = (inputs[key][:, :-1] for key in ("input_ids", "attention_mask"))
+    mask = (targets := inputs["labels"][:, 1:]) != -100
+    return supervised_hidden(model, ids, mask, seen), targets[mask], mask.sum(1)
 
 
 class RestrictedTrainer(transformers.Trainer):

@@ -27,6 +27,7 @@ class Turn:
     dtype    what the step computes in
     pieces   what of it lies in this process, cut into views of one shape each
     layout   (device, mesh, placements); the last two are None unless it is a DTensor
+    finite   whether the sums over gradient and momentum are, without which there is no angle
     angle    between gradient and momentum, in degrees; NaN where none exists
     turned   whether the step uses scale * (g + lean * m) for g
     """
@@ -36,6 +37,7 @@ class Turn:
     dtype: torch.dtype
     pieces: list[Piece]
     layout: tuple[Any, Any, Any]
+    finite: bool = True
     angle: float = math.nan
     turned: bool = False
     scale: float = 1.0
@@ -63,7 +65,8 @@ def measure(turns: list[Turn]) -> None:
     and a g within sqrt(machine epsilon) radians of m's line, where the two span no plane.
     """
     for turn, sums in zip(turns, _sums(turns, _products), strict=True):
-        if all(map(math.isfinite, sums)) and min(sums[1:]) > 0:
+        turn.finite = all(map(math.isfinite, sums))
+        if turn.finite and min(sums[1:]) > 0:
             turn.sums = dot, gg, mm = sums
             turn.resolve(math.sqrt(max(0.0, gg - (dot / math.sqrt(mm)) ** 2)))
     beyond = [turn for turn in turns if turn.angle > turn.group["max_angle"]]

@@ -10,6 +10,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from lrmoclip.arguments import check_number, check_tensor, check_type, check_vector, check_whole
+from lrmoclip.eager import eager
+
 # Logits of one block of rows: what a cache holds, and what keeps an accelerator busy.
 BLOCK, DEVICE_BLOCK = 2**20, 2**26
 THIN = 1e-30  # an outside mass below this is summed anew, relative to its own largest logit
@@ -33,6 +36,9 @@ class Candidates:
     prob        (nnz,) float32  the softmax values that coverage sums. Where not given they are
                                 exp(logp), right to about 1e-6: `narrow` may then differ by a
                                 token from a fresh selection where a sum meets the coverage.
+
+    TypeError, ValueError: a field that is no tensor of these shapes and dtypes (any floating one
+    where float32 stands). What the fields hold, `check` looks at.
     """
 
     ids: Tensor
@@ -44,8 +50,18 @@ class Candidates:
     prob: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_tensor("offsets", self.offsets)
+        check_tensor("ids", self.ids)
+        n, nnz = max(self.offsets.numel() - 1, 0), self.ids.numel()
+        check_vector("offsets", self.offsets, n + 1, torch.int64)
+        check_vector("ids", self.ids, nnz, torch.int64)
+        check_vector("gold_forced", self.gold_forced, n, torch.bool)
+        check_vector("logp", self.logp, nnz)
+        check_vector("log_z", self.log_z, n)
+        check_vector("log_outside", self.log_outside, n)
         if self.prob is None:
             object.__setattr__(self, "prob", self.logp.exp())
+        check_vector("prob", self.prob, nnz)
 
     def __len__(self) -> int:
         """N, the number of positions, those with empty rows included."""
@@ -61,6 +77,17 @@ class Candidates:
         """(nnz,) int64: the position that each entry belongs to."""
         return _rows(self.sizes)
 
+    def check(self, vocabulary: int) -> None:
+        """ValueError where offsets do not cut the entries into rows or an id is no token's."""
+        ids, offsets, sizes = self.ids, self.offsets, self.sizes
+        falls = len(sizes) and int(sizes.min()) < 0
+        if falls or int(offsets[0]) != 0 or int(offsets[-1]) != len(ids):
+            raise ValueError(f"offsets must rise from 0 to {len(ids)}, the number of ids")
+        if len(ids):
+            low, high = map(int, ids.aminmax())
+            if low < 0 or high >= vocabulary:
+                raise ValueError(f"ids must lie in [0, {vocabulary}), got [{low}, {high}]")
+
     def union(self) -> Tensor:
         """(|U|,) int64: the distinct ids of all rows, rising."""
         return self.ids.unique()
@@ -70,7 +97,15 @@ class Candidates:
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def select(self, index: Tensor) -> "Candidates":
-        """The rows that `index` names, in its order: (M,) int64 positions, or (N,) bool."""
+        """The rows that `index` names, in its order: (M,) int64 positions, or (N,) bool.
+
+        TypeError, ValueError, IndexError: an index that is neither, or beyond the rows.
+        """
+        check_tensor("index", index)
+        if index.ndim != 1 or index.dtype not in (torch.int64, torch.bool):
+            raise ValueError(
+                f"index must be (M,) int64 or (N,) bool, got {index.dtype} {tuple(index.shape)}"
+            )
         index = torch.arange(len(self), device=self.ids.device)[index]
         sizes = self.sizes[index]
         entry = ranges(self.offsets[index], sizes)
@@ -87,6 +122,8 @@ class Candidates:
     @staticmethod
     def cat(parts: Sequence["Candidates"]) -> "Candidates":
         """All rows of `parts`, one after the other. ValueError if there are none."""
+        for part in parts:
+            check_type("each of parts", part, Candidates, "a Candidates")
         if not parts:
             raise ValueError("cat needs at least one Candidates")
         joined = {
@@ -95,30 +132,23 @@ class Candidates:
         joined["offsets"] = offsets_of(torch.cat([c.sizes for c in parts]))
         return Candidates(**joined)
 
+    @eager
     def narrow(
-        self,
-        coverage: float | None,
-        k_min: int,
-        k_max: int,
-        targets: Tensor,
-        *,
-        rounded: bool = False,
+        self, coverage: float, k_min: int, k_max: int, targets: Tensor, *, complete: bool = False
     ) -> "Candidates":
         """What `select_candidates` gives at a narrower setting, read off the stored rows.
 
         A narrower set is a prefix of the row before a forced gold token, plus the gold token;
         what is dropped joins the outside mass. ids, gold_forced and logp are those of a fresh
-        selection to the bit, log_outside to rounding. coverage None keeps the rows' own, so that
-        only k_max shortens them. targets (N,) int64 as at selection; those of empty rows are not
-        read. ValueError where a row is too short for the setting (it was stored at a lower
-        coverage, k_min or k_max) or does not hold its target.
+        selection to the bit, log_outside to rounding. targets (N,) int64 as at selection; those
+        of empty rows are not read. ValueError where a row is too short for the setting (it was
+        stored at a lower coverage, k_min or k_max) or does not hold its target.
 
-        rounded: the probabilities are rounded, as those of a `CandidateStore`. A row whose sum
-        then misses the coverage is kept whole instead of refused.
+        complete: the rows are known to hold what the setting asks for. One whose sum misses the
+        coverage, which rounding alone can do then, is kept whole instead of refused.
         """
-        check_setting(1.0 if coverage is None else coverage, k_min, k_max)
-        if targets.shape != (len(self),):
-            raise ValueError(f"targets must be ({len(self)},), got {tuple(targets.shape)}")
+        check_setting(coverage, k_min, k_max)
+        check_vector("targets", targets, len(self), torch.int64)
         sizes, rows = self.sizes, self.rows
         place = torch.arange(len(rows), device=rows.device) - self.offsets[rows]  # (nnz,)
         is_gold = self.ids == targets[rows]
@@ -130,9 +160,8 @@ class Candidates:
         prob = self.prob.new_zeros(len(self), int(sizes.max()) if len(self) else 0)
         prob[rows, place] = self.prob
         own = sizes - self.gold_forced.long()
-        size = own if coverage is None else _cover_size(prob.double().cumsum(1), own, coverage)
-        size = size.clamp(k_min, k_max)  # (N,)
-        if rounded:
+        size = _cover_size(prob.double().cumsum(1), own, coverage).clamp(k_min, k_max)  # (N,)
+        if complete:
             size = size.minimum(own)
         # A row with nothing outside holds the whole vocabulary, and no setting asks for more.
         whole = self.log_outside == -torch.inf
@@ -162,6 +191,8 @@ class Candidates:
         )
 
 
+@eager
+@torch.inference_mode(False)  # or its sets could not be saved for a backward pass
 @torch.no_grad()
 def select_candidates(
     logits: Tensor,
@@ -185,17 +216,16 @@ def select_candidates(
 
     ValueError: coverage outside (0, 1], k_min < 1, k_max < k_min, a shape, dtype or target that
     does not fit, logits of a supervised position that float32 cannot hold or that are not finite.
+    TypeError: an argument of another type.
     """
     check_setting(coverage, k_min, k_max)
+    check_whole("ignore_index", ignore_index)
+    check_tensor("logits", logits)
     if logits.ndim != 2 or not logits.shape[1] or not logits.is_floating_point():
         raise ValueError(
             f"logits must be floating (N, V), V > 0; got {logits.dtype} {tuple(logits.shape)}"
         )
-    if targets.dtype != torch.int64 or targets.shape != logits.shape[:1]:
-        raise ValueError(
-            f"targets must be int64 ({logits.shape[0]},), one per row of logits; "
-            f"got {targets.dtype} {tuple(targets.shape)}"
-        )
+    check_vector("targets", targets, len(logits), torch.int64)
     n, vocab = logits.shape
     live = targets != ignore_index  # (N,)
     gold = targets[live]  # (n,)
@@ -286,7 +316,11 @@ def _settle_ties(ids: Tensor, p: Tensor, top: Tensor, size: Tensor) -> None:
 
 
 def check_setting(coverage: float, k_min: int, k_max: int) -> None:
-    """ValueError for a coverage outside (0, 1], k_min < 1 or k_max < k_min."""
+    """ValueError for a coverage outside (0, 1], k_min < 1 or k_max < k_min; TypeError for a
+    coverage that is no number, sizes that are no integers."""
+    check_number("coverage", coverage, "a number in (0, 1]")
+    check_whole("k_min", k_min)
+    check_whole("k_max", k_max)
     if not 0 < coverage <= 1:
         raise ValueError(f"coverage must lie in (0, 1], got {coverage}")
     if k_min < 1:

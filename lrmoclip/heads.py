@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lrmoclip.eager import eager
 from lrmoclip.errors import UserError
+from lrmoclip.padding import model_inputs, padding_tokens
 
 # What configs call the scale and the soft-cap of their logits. Families disagree on whether a
 # scale multiplies or divides (HyperCLOVAX and Granite give it one name), so both are tried.
@@ -51,6 +53,7 @@ class Head(NamedTuple):
         return z if self.logit_map is None else self.logit_map(z)
 
 
+@eager
 def head_of(model: nn.Module) -> Head:
     """The vocabulary head of a causal LM, bare or wrapped (peft, DDP, torch.compile of its body).
 
@@ -62,32 +65,46 @@ def head_of(model: nn.Module) -> Head:
     owner = _owner(model)
     projection = _linear(owner)
     if _known_map(owner, projection) is None:
-        tokens = torch.tensor([[0, 1]], device=projection.weight.device)
+        padding = padding_tokens(owner)
+        text = [token for token in range(len(padding) + 2) if token not in padding]
+        tokens = torch.tensor([text[:2]], device=projection.weight.device)
         with _quiet(model):
             supervised_hidden(model, tokens, torch.ones_like(tokens, dtype=torch.bool))
     found = _known_map(owner, projection)
     return Head(*_whole(owner, projection), None if found == ScaleAndCap() else found)
 
 
-def supervised_logits(model: nn.Module, input_ids: Tensor, supervised: Tensor) -> Tensor:
+def supervised_logits(
+    model: nn.Module, input_ids: Tensor, supervised: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
     """Logits (N, V) of the N positions where `supervised` (B, T) bool is true, and of no other.
 
-    input_ids (B, T) int64. Whatever the model does to its logits stays in force. ValueError for
-    shapes that do not fit; UserError for a model that is no causal LM or does not call its head
-    once, with (B, T, d).
+    input_ids (B, T) int64, padded on the right, where no token looks; or on either side with
+    attention_mask (B, T), 0 at padding and 1 elsewhere, from which follow the positions that the
+    model counts; that its layers heed the mask is the model's affair (RecurrentGemma's recurrence
+    does not). A supervised row that begins with the padding token (the end of sequence, if the
+    config names none) is refused without a mask: one of ones says that the token is text.
+
+    Whatever the model does to its logits stays in force. TypeError, ValueError for what does not
+    fit; UserError for padding as above, and for a model that is no causal LM or does not call its
+    head once, with (B, T, d).
     """
     owner = _owner(model)
-    with _supervised_input(owner, input_ids, supervised, lambda hidden: hidden):
-        return model(input_ids=input_ids, use_cache=False).logits[0]
+    inputs = model_inputs(owner, input_ids, supervised, attention_mask)
+    with _supervised_input(owner, supervised, lambda hidden: hidden):
+        return model(**inputs, use_cache=False).logits[0]
 
 
-def supervised_hidden(model: nn.Module, input_ids: Tensor, supervised: Tensor) -> Tensor:
+def supervised_hidden(
+    model: nn.Module, input_ids: Tensor, supervised: Tensor, attention_mask: Tensor | None = None
+) -> Tensor:
     """Inputs (N, d) of the vocabulary projection at the supervised positions, unprojected.
 
     Arguments as in `supervised_logits`, which are `head_of(model).logits` of this; raises what both
     do.
     """
     owner = _owner(model)
+    inputs = model_inputs(owner, input_ids, supervised, attention_mask)
     projection = _linear(owner)
     untried = _known_map(owner, projection) is None
     kept: list[Tensor] = []
@@ -100,8 +117,8 @@ def supervised_hidden(model: nn.Module, input_ids: Tensor, supervised: Tensor) -
         # None of the hidden states is projected; that of `cat` is the graph, where DDP seeks it.
         return torch.cat([hidden[:0], *probes])
 
-    with _supervised_input(owner, input_ids, supervised, keep):
-        logits = model(input_ids=input_ids, use_cache=False).logits
+    with _supervised_input(owner, supervised, keep):
+        logits = model(**inputs, use_cache=False).logits
     if untried:
         _try(owner, projection, probes[0], logits[0].detach())
     return kept[0]
@@ -200,15 +217,10 @@ def _whole(owner: nn.Module, projection: nn.Linear) -> tuple[Tensor, Tensor | No
 
 @contextmanager
 def _supervised_input(
-    owner: nn.Module, input_ids: Tensor, supervised: Tensor, change: Callable[[Tensor], Tensor]
+    owner: nn.Module, supervised: Tensor, change: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Within, the head projects `change` of its input (N, d) at the supervised positions, as a
     batch of one. It must be called once."""
-    if supervised.shape != input_ids.shape:
-        raise ValueError(
-            f"supervised must be {tuple(input_ids.shape)} as input_ids, got "
-            f"{tuple(supervised.shape)}"
-        )
     calls = 0
 
     def hook(_, args: tuple) -> tuple:

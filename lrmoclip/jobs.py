@@ -32,7 +32,7 @@ from lrmoclip.workload import Items, Load, Workload
 OPTIMIZER = {"adamw": 4, "moclip": 18}
 PENALTY, LOSS, SELECTION = 12, 6, 20
 FORWARD = 1 / 3  # of the operations of a layer, forward and backward
-STORE_FIXED, STORE_VALUE = 9.6, 1.48  # bytes a position, and a candidate beside its id: likewise
+STORE_FIXED, STORE_VALUE = 9.9, 3.48  # bytes a position, and a candidate beside its id: likewise
 LORA_LAUNCHES = 2  # each projection is three
 EVALUATED = 3.0  # times the mean answer, until the last of a batch has stopped
 ITEM_S = 1.2e-3  # lm-eval's own work on an item: fitted to the micro scale's evaluations

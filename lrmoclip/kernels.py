@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrmoclip.once import Once, once
+
 # A product in a block costs less than one of a sparse pair: the block is the faster way until it
 # holds more than so many products for each pair. Measured on a CPU (results/benchmarks.csv,
 # `crossover`): about 4 at d of 576 and 1,024, about 10 at 128, where little is at stake.
@@ -37,6 +39,21 @@ class Pairs(NamedTuple):
         """Products of the whole block for each pair, at least 1."""
         return (len(self.offsets) - 1) * len(self.used) / max(1, len(self.local))
 
+    def by_token(self) -> tuple[Tensor, Tensor]:
+        """The order of the pairs by token and, within one, by position, and the positions in that
+        order; both (nnz,) int64.
+
+        ValueError where a position names a token twice: its set would weigh it twice.
+        """
+        tokens, order = self.local.sort(stable=True)
+        rows = self.rows[order]
+        twice = (tokens[1:] == tokens[:-1]) & (rows[1:] == rows[:-1])
+        if twice.any():
+            place = twice.nonzero()[0]
+            row, token = int(rows[place]), int(self.used[tokens[place]])
+            raise ValueError(f"the set of supervised row {row} holds token {token} twice")
+        return order, rows
+
 
 def pair_logits(
     states: Tensor, weight: Tensor, pairs: Pairs, *, path: str = "auto", sparse_grad: bool = False
@@ -45,14 +62,18 @@ def pair_logits(
 
     states (N, d) float32 or float64, weight (V, d) floating. path: "gather" multiplies the pairs,
     "union" the whole block, from which it picks them; "auto" the one that is faster. sparse_grad:
-    the gradient of weight is sparse COO, else as in `_weight_gradient`.
+    the gradient of weight is sparse COO, else as in `_weight_gradient`. ValueError as in
+    `Pairs.by_token`.
     """
+    by_token = pairs.by_token()
     if path == "auto":
         path = "union" if pairs.fill < BLOCK_PER_PAIR else "gather"
     if path == "union":
         block = block_logits(states, weight, pairs.used, sparse_grad=sparse_grad)
         return _Pick.apply(block, pairs.rows, pairs.local)
-    return _PairLogits.apply(states, weight, *pairs, sparse_grad)
+    return _PairLogits.apply(
+        states, weight, pairs.used, pairs.local, pairs.offsets, *by_token, sparse_grad
+    )
 
 
 def block_logits(
@@ -62,11 +83,9 @@ def block_logits(
     return _BlockLogits.apply(states, weight, used, sparse_grad)
 
 
-class _PairLogits(torch.autograd.Function):
+class _PairLogits(Once):
     @staticmethod
-    def forward(ctx, states, weight, used, local, rows, offsets, sparse_grad):
-        ctx.save_for_backward(states, weight, used, local, rows, offsets)
-        ctx.sparse_grad = sparse_grad
+    def forward(states, weight, used, local, offsets, order, rows, sparse_grad):
         if not len(local):
             return states.new_empty(0)
         table, index = _lookup(weight, used, local, states.dtype)
@@ -83,17 +102,21 @@ class _PairLogits(torch.autograd.Function):
             return torch.sparse.sampled_addmm(mask, states, table.T, beta=0).values()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.sparse_grad = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once
     def backward(ctx, grad):
-        states, weight, used, local, rows, offsets = ctx.saved_tensors
+        states, weight, used, local, offsets, order, rows = ctx.saved_tensors
         of_states = of_weight = None
         if ctx.needs_input_grad[0]:
             table, index = _lookup(weight, used, local, grad.dtype)
             of_states = _weighted_sums(table, index, grad, offsets)
         if ctx.needs_input_grad[1]:
-            # The same sums by token; a stable sort fixes the order in which a token's are added.
-            order = local.argsort(stable=True)
-            rows, factors = rows[order], grad[order]
+            # The same sums by token, each token's added in the order of its positions.
+            factors = grad[order]
             starts = F.pad(torch.bincount(local, minlength=len(used)).cumsum(0), (1, 0))
 
             def by_token(first: int, last: int) -> Tensor:
@@ -102,19 +125,22 @@ class _PairLogits(torch.autograd.Function):
                 return _weighted_sums(states, rows[entries], factors[entries], within)
 
             of_weight = _weight_gradient(weight, used, by_token, ctx.sparse_grad)
-        return of_states, of_weight, None, None, None, None, None
+        return of_states, of_weight, None, None, None, None, None, None
 
 
-class _BlockLogits(torch.autograd.Function):
+class _BlockLogits(Once):
     @staticmethod
-    def forward(ctx, states, weight, used, sparse_grad):
-        ctx.save_for_backward(states, weight, used)
-        ctx.sparse_grad = sparse_grad
+    def forward(states, weight, used, sparse_grad):
         with _no_autocast(states):
             return states @ _table(weight, used, states.dtype).T
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx, inputs, output):
+        *tensors, ctx.sparse_grad = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    @once
     def backward(ctx, grad):
         states, weight, used = ctx.saved_tensors
         of_states = of_weight = None
@@ -131,17 +157,21 @@ class _BlockLogits(torch.autograd.Function):
         return of_states, of_weight, None, None
 
 
-class _Pick(torch.autograd.Function):
+class _Pick(Once):
     """block[rows, local] of distinct places: what indexing does, without its atomic additions."""
 
     @staticmethod
-    def forward(ctx, block, rows, local):
-        ctx.save_for_backward(rows, local)
-        ctx.shape = block.shape
+    def forward(block, rows, local):
         return block[rows, local]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    def setup_context(ctx, inputs, output):
+        block, *places = inputs
+        ctx.save_for_backward(*places)
+        ctx.shape = block.shape
+
+    @staticmethod
+    @once
     def backward(ctx, grad):
         rows, local = ctx.saved_tensors
         of_block = grad.new_zeros(ctx.shape)

@@ -12,12 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lrmoclip.arguments import check_number, check_tensor, check_type, check_vector, check_whole
 from lrmoclip.candidates import Candidates
+from lrmoclip.eager import eager
 from lrmoclip.kernels import Pairs, block_logits, pair_logits
+from lrmoclip.once import Once, once
 
 LogitMap = Callable[[Tensor], Tensor]
 
 
+@eager
 def restricted_linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
@@ -36,8 +40,8 @@ def restricted_linear_cross_entropy(
     """Cross-entropy over candidates, straight from hidden states and the output matrix.
 
     hidden (N, d), weight (V, d), bias (V,), floating; candidates of N rows, each holding its
-    gold token; targets (N,) int64. logit_map is elementwise (scale, soft-cap), applied after the
-    bias. With D_t the tokens of the denominator,
+    gold token, on the device of hidden; targets (N,) int64. logit_map is elementwise (scale,
+    soft-cap), applied after the bias. With D_t the tokens of the denominator,
 
         loss_t = log sum_{j in D_t} exp(z_j + c_j) - z_y
 
@@ -52,7 +56,7 @@ def restricted_linear_cross_entropy(
     targets, "sum" its sum, "mean" that sum over the number of targets not ignored. The mean over
     nothing is 0 with zero gradients (torch's is nan): a micro-batch without supervised positions
     has nothing to say, and must not destroy the weights by saying it. Differentiable once in
-    hidden, weight and bias (and in what logit_map closes over).
+    hidden, weight and bias (and in what logit_map closes over); torch.compile runs it as it stands.
 
     path: how "own" comes by its logits. "gather" multiplies each position by its own set, "union"
     by the union of all sets, from which it takes its own; the results differ by rounding. "auto"
@@ -64,10 +68,11 @@ def restricted_linear_cross_entropy(
     weight or `torch.autograd.grad` then sees. The largest tensors, forward and
     backward, are (|U| + M, d), (nnz,) and, but for "gather", (N, |U| + M), beside that gradient.
 
-    ValueError: shapes that do not fit, a row that does not hold its target exactly once, ids or
-    negatives that break the rules above, an unknown denominator, reduction or path.
+    ValueError: shapes that do not fit, a row that does not hold its target exactly once, with
+    "own" any token twice, ids or negatives that break the rules above, an unknown denominator,
+    reduction or path. TypeError: an argument of another type. RuntimeError: a derivative other
+    than the first (`once`).
     """
-    n, vocab = hidden.shape[0], weight.shape[0]
     _check_choice("denominator", denominator, ("own", "union"))
     _check_choice("reduction", reduction, ("mean", "sum", "none"))
     _check_choice("path", path, ("auto", "gather", "union"))
@@ -75,12 +80,13 @@ def restricted_linear_cross_entropy(
         raise ValueError("path='gather' needs denominator='own': the other one needs every product")
     if negatives is not None and denominator != "union":
         raise ValueError("negatives need denominator='union'")
-    _check_shapes(hidden, weight, bias, candidates, targets)
+    check_type("sparse_grad", sparse_grad, bool, "True or False")
+    check_type("candidates", candidates, Candidates, "a Candidates")
+    _check_inputs(hidden, weight, bias, logit_map, candidates, targets, ignore_index)
+    n, vocab = hidden.shape[0], weight.shape[0]
 
     # Of all rows, whether their target is ignored or not.
     used, local = candidates.ids.unique(return_inverse=True)  # (|U|,), (nnz,)
-    if used.numel() and not 0 <= int(used[0]) <= int(used[-1]) < vocab:
-        raise ValueError(f"candidates name ids in [{used[0]}, {used[-1]}], weight has {vocab} rows")
     if negatives is not None:
         _check_negatives(negatives, used, vocab)
 
@@ -97,7 +103,7 @@ def restricted_linear_cross_entropy(
     if denominator == "own":
         z = pair_logits(states, weight, pairs, path=path, sparse_grad=sparse_grad)  # (nnz,)
         z = _finish(z, bias, candidates.ids, logit_map)
-        losses = _SegmentCrossEntropy.apply(z, pairs.rows, pairs.offsets, gold)
+        losses, _ = _SegmentCrossEntropy.apply(z, pairs.rows, pairs.offsets, gold)
     else:
         drawn = used.new_empty(0) if negatives is None else negatives
         ids = torch.cat([used, drawn])
@@ -114,22 +120,28 @@ def restricted_linear_cross_entropy(
     return losses.sum() / (max(len(live), 1) if reduction == "mean" else 1)
 
 
-class _SegmentCrossEntropy(torch.autograd.Function):
-    """log sum_{e of row t} exp(z_e) - z_gold, (n,): z (nnz,), rows (nnz,), offsets (n + 1,), gold
-    (n,) int64. The gradient is softmax - onehot within each row."""
+class _SegmentCrossEntropy(Once):
+    """log sum_{e of row t} exp(z_e) - z_gold, (n,), and the softmax within each row, (nnz,):
+    z (nnz,), rows (nnz,), offsets (n + 1,), gold (n,) int64. The gradient is softmax - onehot."""
 
     @staticmethod
-    def forward(ctx, z, rows, offsets, gold):
+    def forward(z, rows, offsets, gold):
         peak = torch.segment_reduce(z, "max", offsets=offsets)  # (n,)
         p = (z - peak[rows]).exp_()
         total = torch.segment_reduce(p, "sum", offsets=offsets)
         losses = total.log() - (z[gold] - peak)
-        ctx.save_for_backward(p.div_(total[rows]), rows, gold)
-        return losses
+        return losses, p.div_(total[rows])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    def setup_context(ctx, inputs, output):
+        _, rows, _, gold = inputs
+        _, p = output
+        ctx.mark_non_differentiable(p)
+        ctx.save_for_backward(p, rows, gold)
+
+    @staticmethod
+    @once
+    def backward(ctx, grad, _):
         p, rows, gold = ctx.saved_tensors
         of_z = p * grad[rows]
         of_z[gold] -= grad
@@ -143,6 +155,7 @@ class Probe(NamedTuple):
     log_outside: Tensor | None  # (N,): log of the mass outside the stored sets, rho_t
 
 
+@eager
 @torch.no_grad()
 def probe(
     hidden: Tensor,
@@ -162,7 +175,10 @@ def probe(
     is the whole vocabulary, and None without candidates. Online logsumexp over the vocabulary:
     the largest tensor is (N, chunk).
     """
-    _check_shapes(hidden, weight, bias, candidates, targets)
+    _check_inputs(hidden, weight, bias, logit_map, candidates, targets, ignore_index)
+    check_whole("chunk", chunk)
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
     n, vocab = hidden.shape[0], weight.shape[0]
     live = targets != ignore_index
     if (live & ((targets < 0) | (targets >= vocab))).any():
@@ -196,8 +212,11 @@ def ewc_penalty(
     """strength / 2 * sum F (theta - theta_0)^2 over all named parameters (EWC).
 
     The three mappings have the same names and shapes; differentiable in `params`, computed in
-    float32 or float64. ValueError where names differ or nothing is named.
+    float32 or float64. ValueError where names or shapes differ or nothing is named.
     """
+    check_number("strength", strength)
+    for mapping, given in (("params", params), ("anchor", anchor), ("fisher", fisher)):
+        check_type(mapping, given, Mapping, "a mapping from names to tensors")
     names = [set(params), set(anchor), set(fisher)]
     if unshared := set.union(*names) - set.intersection(*names):
         raise ValueError(f"params, anchor and fisher must share their names: {sorted(unshared)}")
@@ -205,6 +224,8 @@ def ewc_penalty(
         raise ValueError("params must name at least one tensor")
     total = 0.0
     for name, theta in params.items():
+        if not theta.shape == anchor[name].shape == fisher[name].shape:
+            raise ValueError(f"params, anchor and fisher of {name!r} must have one shape")
         dtype = torch.promote_types(theta.dtype, torch.float32)
         drift = theta.to(dtype) - anchor[name].to(dtype)
         total = total + (fisher[name].to(dtype) * drift.square()).sum()
@@ -221,7 +242,12 @@ def _finish(z: Tensor, bias: Tensor | None, ids: Tensor, logit_map: LogitMap | N
     if bias is not None:
         # embedding, not indexing: its backward adds repeated tokens in one fixed order.
         z = z + F.embedding(ids, bias.to(z.dtype)[:, None]).squeeze(-1)
-    return z if logit_map is None else logit_map(z)
+    if logit_map is None:
+        return z
+    mapped = logit_map(z)
+    if not isinstance(mapped, Tensor) or mapped.shape != z.shape:
+        raise ValueError(f"logit_map must be elementwise, keep the shape {tuple(z.shape)}")
+    return mapped.to(z.dtype)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -229,30 +255,44 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
-def _check_shapes(
+def _check_inputs(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    logit_map: LogitMap | None,
     candidates: Candidates | None,
     targets: Tensor,
+    ignore_index: int,
 ) -> None:
-    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+    for name, matrix in (("hidden", hidden), ("weight", weight)):
+        check_tensor(name, matrix)
+        if not matrix.is_floating_point():
+            raise ValueError(f"{name} must be floating, got {matrix.dtype}")
+    shapes = tuple(hidden.shape), tuple(weight.shape)
+    if not len(shapes[0]) == len(shapes[1]) == 2 or shapes[0][1] != shapes[1][1] or 0 in shapes[1]:
         raise ValueError(
-            f"hidden must be (N, d) and weight (V, d), got {tuple(hidden.shape)} and "
-            f"{tuple(weight.shape)}"
+            f"hidden must be (N, d) and weight (V, d), V and d > 0; got {shapes[0]} and {shapes[1]}"
         )
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias must be ({weight.shape[0]},), got {tuple(bias.shape)}")
-    if targets.dtype != torch.int64 or targets.shape != hidden.shape[:1]:
-        raise ValueError(
-            f"targets must be int64 ({hidden.shape[0]},), one per row of hidden; "
-            f"got {targets.dtype} {tuple(targets.shape)}"
-        )
-    if candidates is not None and len(candidates) != hidden.shape[0]:
-        raise ValueError(f"{len(candidates)} candidate rows for {hidden.shape[0]} of hidden")
+    check_vector("targets", targets, len(hidden), torch.int64)
+    check_whole("ignore_index", ignore_index)
+    if bias is not None:
+        check_vector("bias", bias, len(weight))
+    if logit_map is not None:
+        check_type("logit_map", logit_map, Callable, "a function of logits")
+    others = {"weight": weight, "bias": bias, "targets": targets}
+    if candidates is not None:
+        check_type("candidates", candidates, Candidates, "a Candidates")
+        if len(candidates) != len(hidden):
+            raise ValueError(f"{len(candidates)} candidate rows for {len(hidden)} of hidden")
+        candidates.check(len(weight))
+        others["candidates"] = candidates.ids
+    for name, other in others.items():
+        if other is not None and other.device != hidden.device:
+            raise ValueError(f"{name} must lie on {hidden.device} as hidden, not {other.device}")
 
 
 def _check_negatives(negatives: Tensor, used: Tensor, vocab: int) -> None:
+    check_tensor("negatives", negatives)
     if negatives.dtype != torch.int64 or negatives.ndim != 1:
         raise ValueError(
             f"negatives must be int64 (M,), got {negatives.dtype} {tuple(negatives.shape)}"

@@ -10,7 +10,7 @@ with Adam's moments of g'.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from lrmoclip.angles import Piece, Turn, cast, measure, turned, working_dtype
+from lrmoclip.arguments import check_type
+from lrmoclip.eager import eager
+from lrmoclip.groups import check_gradients, check_loaded, check_settings, dtype_named
 
 # Elements a thread works on at a time. On a CPU a chunk's parameter, gradient, moments and two
 # temporaries should stay in its caches; as a power of two it keeps all but the last few elements
@@ -40,7 +43,8 @@ class MoClip(Optimizer):
                   (step="atan2") or AdamW (step="adam")
     weight_decay  >= 0, decoupled: theta *= 1 - lr * weight_decay
     step          "atan2": -lr * a * atan2(m_hat, b * sqrt(v_hat)), so that no coordinate moves
-                  by more than lr * a * pi / 2 besides the decay
+                  by more than lr * a * pi / 2 besides the decay and the rounding to what is
+                  stored, at most half a step of its grid (of bfloat16: 2**-8 of the value)
                   "adam":  -lr * m_hat / (sqrt(v_hat) + eps)
     a, b          > 0, for "atan2" only; a = 4 / pi makes a steady gradient (m_hat equal to
                   sqrt(v_hat), b = 1) move a full lr
@@ -48,14 +52,18 @@ class MoClip(Optimizer):
     maximize      ascend instead of descend
     foreach       update small tensors together (fewer calls) or one by one; the result is the same
     track_angles  measure angles at 180 degrees, too, where only `angle_statistics` wants them
-    state_dtype   of the two moments, None for that of the parameter. bfloat16 moments halve the
-                  memory but stall where a step changes them by less than 2**-8 of themselves, as
-                  with a second beta above 0.996: give torch.float32 then
+    state_dtype   of the two moments, None for that of the parameter, and float32 for float16,
+                  whose squares of gradients above 256 overflow and of those below 2**-12
+                  underflow. bfloat16 moments halve the memory but stall where a step changes them
+                  by less than 2**-8 of themselves, as with a second beta above 0.996: give
+                  torch.float32 then
 
     The angle is that of each tensor as a whole; for a DTensor (FSDP2) that of the whole tensor,
     not of the shard. Nothing is turned where no angle exists:
 
-    - m or g is zero (the first step of a tensor), or either holds a NaN or an infinity.
+    - m or g is zero (the first step of a tensor), or either holds a NaN or an infinity, which
+      stays in m: one such gradient turns the cap of its tensor off for good, and
+      `angle_statistics` counts the tensor as not finite from then on.
     - g is antiparallel to m, to within sqrt(machine epsilon) radians (float32: 0.02 degrees):
       g and m then span no plane. g is left as it is, the one case in which the cap is exceeded.
       This is what happens in every tensor of one element, which could otherwise never reverse.
@@ -77,11 +85,12 @@ class MoClip(Optimizer):
     After a step `last_angles` holds for each group the angles in degrees before clipping, of the
     parameters with a gradient, in order, NaN where none exists; `angle_statistics` sums them up.
 
-    ValueError: a setting outside its range. RuntimeError: sparse or complex gradients.
+    Settings of a group may be changed between steps, and are checked in each. ValueError: one
+    outside its range; TypeError: one of another type. RuntimeError: sparse or complex gradients.
     """
 
     last_angles: Sequence[Sequence[float]] = ()
-    _turned: Sequence[int] = ()  # how many of each group
+    _seen: Sequence[tuple[int, int]] = ()  # how many of each group were turned, were not finite
 
     def __init__(
         self,
@@ -118,25 +127,34 @@ class MoClip(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch, after checking what the group sets."""
+        check_type("param_group", param_group, dict, "a dict")
         settings = {**self.defaults, **param_group}
+        check_settings(settings)
         if isinstance(settings["state_dtype"], torch.dtype):  # checkpoints take plain values only
-            settings["state_dtype"] = str(settings["state_dtype"]).removeprefix("torch.")
-        _check_settings(settings)
-        param_group["state_dtype"] = settings["state_dtype"]
+            param_group["state_dtype"] = str(settings["state_dtype"]).removeprefix("torch.")
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but the moments keep the dtype they were saved in, and are copies."""
+        """As in torch, but the moments keep the dtype they were saved in, and are copies.
+
+        ValueError: what no MoClip saved, or settings outside their range; nothing has changed.
+        """
         last: dict[str, Any] = {}
-        with self.register_load_state_dict_pre_hook(lambda _, loaded: last.update(loaded)):
+        params = [p for group in self.param_groups for p in group["params"]]
+
+        def look(_, loaded: dict[str, Any]) -> None:
+            check_loaded(loaded, self.defaults, params)
+            last.update(loaded)
+
+        with self.register_load_state_dict_pre_hook(look):
             super().load_state_dict(state_dict)
         ids = [i for group in last["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
         for i, p in zip(ids, params, strict=True):
             for key, value in last["state"].get(i, {}).items():
                 device = value.device if key == "step" else p.device
                 self.state[p][key] = value.to(device, copy=True)
 
+    @eager
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update of every parameter that has a gradient; returns what the closure returns."""
@@ -145,7 +163,8 @@ class MoClip(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:  # all of them, before anything has changed
-            _check_gradients(group["params"])
+            check_settings(group)
+            check_gradients(group["params"])
 
         groups = [
             [self._prepared(p, group) for p in group["params"] if p.grad is not None]
@@ -160,7 +179,10 @@ class MoClip(Optimizer):
             for batch in _batches(turns, group["foreach"]):
                 _update(batch, group)
         self.last_angles = [[turn.angle for turn in turns] for turns in measured]
-        self._turned = [sum(turn.turned for turn in turns) for turns in measured]
+        self._seen = [
+            (sum(turn.turned for turn in turns), sum(not turn.finite for turn in turns))
+            for turns in measured
+        ]
         return loss
 
     def angle_statistics(
@@ -168,25 +190,29 @@ class MoClip(Optimizer):
     ) -> list[dict[str, Any]]:
         """What the last step saw, for each parameter group:
 
-        tensors    how many had an angle (none in a group at 180 degrees without track_angles)
-        clip_rate  the share of them that were turned, NaN if there were none
-        quantiles  of their angles before clipping, in degrees, in the order asked for
+        tensors     how many had an angle (none in a group at 180 degrees without track_angles)
+        not_finite  how many had none because of a NaN, an infinity or an overflow in gradient or
+                    momentum, and so no cap
+        clip_rate   the share of `tensors` that were turned, NaN if there were none
+        quantiles   of their angles before clipping, in degrees, in the order asked for
         """
         groups = []
-        for angles, clipped in zip(self.last_angles, self._turned, strict=True):
+        for angles, (clipped, lost) in zip(self.last_angles, self._seen, strict=True):
             known = torch.tensor([x for x in angles if not math.isnan(x)], dtype=torch.float64)
             n = len(known)
             levels = torch.tensor(quantiles, dtype=torch.float64)
             found = known.quantile(levels) if n else torch.full_like(levels, math.nan)
             rate = clipped / n if n else math.nan
-            groups.append({"tensors": n, "clip_rate": rate, "quantiles": tuple(found.tolist())})
+            seen = {"tensors": n, "not_finite": lost, "clip_rate": rate}
+            groups.append({**seen, "quantiles": tuple(found.tolist())})
         return groups
 
     def _prepared(self, p: Tensor, group: dict[str, Any]) -> Turn:
         """The parameter's state, counted on by one, and its pieces."""
         state = self.state[p]
         if not state:
-            dtype = getattr(torch, group["state_dtype"] or "", p.dtype)
+            own = torch.float32 if p.dtype == torch.float16 else p.dtype
+            dtype = dtype_named(group["state_dtype"]) or own
             state["step"] = torch.tensor(0.0)  # a tensor, as checkpoints expect
             state["exp_avg"] = torch.zeros_like(p, dtype=dtype)
             state["exp_avg_sq"] = torch.zeros_like(p, dtype=dtype)
@@ -272,40 +298,3 @@ def _update(batch: list[tuple[Turn, Piece]], group: dict[str, Any]) -> None:
     for old, new in zip((stored[0], *stored[2:]), (p, m, v), strict=True):
         if old is not new:
             torch._foreach_copy_(old, new)
-
-
-def _check_gradients(params: Iterable[Tensor]) -> None:
-    for p in params:
-        if p.grad is None:
-            continue
-        if p.grad.layout != torch.strided:
-            raise RuntimeError(
-                "MoClip does not take sparse gradients, whose angle to a dense momentum would cost "
-                "a dense pass: use sparse=False in the embedding, or torch.optim.SparseAdam"
-            )
-        if p.is_complex():
-            raise RuntimeError(
-                "MoClip does not take complex parameters, for which its angle is not defined: "
-                "optimise torch.view_as_real(parameter)"
-            )
-
-
-def _check_settings(group: dict[str, Any]) -> None:
-    """ValueError naming the argument and its range; each comparison also refuses a NaN."""
-    lr, betas, dtype = group["lr"], group["betas"], group["state_dtype"]
-    if isinstance(lr, Tensor) and lr.numel() != 1:
-        raise ValueError(f"lr must be a number or a tensor of one element, got shape {lr.shape}")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"betas must be two numbers in [0, 1), got {betas}")
-    if not 0 < group["max_angle"] <= 180:
-        raise ValueError(f"max_angle must lie in (0, 180] degrees, got {group['max_angle']}")
-    if group["step"] not in ("atan2", "adam"):
-        raise ValueError(f"step must be 'atan2' or 'adam', got {group['step']!r}")
-    if dtype is not None and not getattr(getattr(torch, dtype, None), "is_floating_point", False):
-        raise ValueError(f"state_dtype must be a floating-point torch.dtype or None, got {dtype}")
-    for name in ("lr", "weight_decay", "eps"):
-        if not 0 <= group[name] < math.inf:
-            raise ValueError(f"{name} must be finite and >= 0, got {group[name]}")
-    for name in ("a", "b"):
-        if not 0 < group[name] < math.inf:
-            raise ValueError(f"{name} must be finite and > 0, got {group[name]}")

@@ -1,11 +1,10 @@
 """One shard of a candidate store: the sets of some whole records as bit-packed columns, one file.
 
-Log-probabilities are codes c = round(-256 log p), fixed-point on a grid of delta = 1/256 nat. An
-error e_j, uniform on the grid, moves the normalised distribution by KL = Var(e) / 2, delta^2 / 24 =
-6e-7 nats on average and delta^2 / 8 = 2e-6 at most: float32's own rounding of a loss of a few nats,
-and far below that of bfloat16 logits, whose grid is 1/16 nat between 8 and 16. What is read is
-normalised, since without it the error would be of first order: see `_log_probabilities`."""
+A probability is kept to the bit, since the prefix sums that a narrower setting reads off decide
+by the bit: its code is how many float32 lie between it and 1. The code of one below 2**-126, which
+no sum of a row can feel, goes on with a fixed-point log-probability, on a grid of 1/256 nat."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -13,11 +12,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lrmoclip.arguments import check_vector
 from lrmoclip.bitpack import pack, take, unpack, width_of
 from lrmoclip.candidates import Candidates, offsets_of, ranges
 
-GRID = 256  # steps a nat
-LOWEST = 2**24 - 1  # largest code, exact in float32: 65,536 nats below certainty, 0 in any float
+ONE = 127 << 23  # the bits of 1.0 as an integer; those of positive floats order as the floats do
+SMALLEST = 126 << 23  # code of 2**-126, the smallest float32 of full precision
+_LOG_SMALLEST = -126 * math.log(2)
+GRID = 256  # steps a nat below that
+LARGEST = 2**30 - 1  # code of what is 65,000 nats below certainty, and less
+# By how much a mass or a probability may miss. Log-probabilities made from float32 logits of up to
+# 128 are rounded by 2**-18 or so, and by as much, relatively, what is summed of them.
+ROUNDING = 2**-16
 # A name, and what is stored: one value a record, a position or an entry.
 COLUMNS = ("positions", "entries", "sizes", "gold", "ids", "codes", "log_z", "log_outside")
 
@@ -27,26 +33,70 @@ def bytes_per_position(vocabulary: int, k: int, nats: float = 31.9) -> float:
 
     k ids and codes, the row's size and the gold token's place, and 8 bytes for log_z and
     log_outside; what a record adds (two lengths, 3 bytes or so) is left out. At V = 151,936 that is
-    203 at k = 50 and 506 at k = 128. DistillKit (https://github.com/arcee-ai/DistillKit) takes 127
+    303 at k = 50 and 762 at k = 128. DistillKit (https://github.com/arcee-ai/DistillKit) takes 127
     and 344: its ids are as wide, but a polynomial and a few bits of residual stand for its
-    log-probabilities, with an error that depends on the row; ours have one bound for all.
+    probabilities; ours give the sets of every narrower setting to the token.
     """
-    code = width_of(min(round(nats * GRID), LOWEST))
+    logp = torch.tensor([-nats], dtype=torch.float64)
+    code = width_of(_largest(_encoded(logp.exp(), logp)))
     return (k * (width_of(vocabulary - 1) + code) + 2 * width_of(k)) / 8 + 8
 
 
-def check(sets: Candidates, targets: Tensor, records: Tensor, vocabulary: int) -> None:
-    """ValueError where these, as for `write`, do not fit one another."""
-    if targets.shape != (len(sets),):
-        raise ValueError(f"targets must be ({len(sets)},), got {tuple(targets.shape)}")
-    if records.ndim != 1 or (records < 0).any() or int(records.sum()) != len(sets):
+def check(
+    sets: Candidates,
+    targets: Tensor,
+    records: Tensor,
+    vocabulary: int,
+    coverage: float,
+    k_min: int,
+    k_max: int,
+) -> None:
+    """ValueError where these, as for `write`, do not fit one another or are not what this setting
+    selects."""
+    check_vector("targets", targets, len(sets), torch.int64)
+    if (records < 0).any() or int(records.sum()) != len(sets):
         raise ValueError(f"records must be the positions of each record, {len(sets)} in all")
-    if sets.ids.numel() and not 0 <= int(sets.ids.min()) <= int(sets.ids.max()) < vocabulary:
-        raise ValueError(f"ids must lie in [0, {vocabulary})")
-    if not sets.logp.isfinite().all():
-        raise ValueError("log-probabilities must be finite")
-    if not torch.equal(_golds(sets, targets)[1], (sets.sizes > 0).long()):
+    sets.check(vocabulary)
+    _check_rows(sets, targets, vocabulary)
+    _check_sizes(sets, coverage, min(k_min, vocabulary), min(k_max, vocabulary))
+
+
+def _check_rows(sets: Candidates, targets: Tensor, vocabulary: int) -> None:
+    """Distinct tokens by falling probability, the target among them, last where it was forced."""
+    if not (sets.logp.isfinite() & (sets.logp <= ROUNDING)).all():
+        raise ValueError("log-probabilities must be finite and at most 0")
+    if not (sets.prob - sets.logp.exp()).abs().le(ROUNDING).all():
+        raise ValueError("prob must be exp(logp)")
+    rows, (gold, count) = sets.rows, _golds(sets, targets)
+    if not torch.equal(count, (sets.sizes > 0).long()):
         raise ValueError("a row does not hold its target exactly once: are these its targets?")
+    last = gold == sets.offsets[1:][rows[gold]] - 1
+    if not last[sets.gold_forced[rows[gold]]].all() or sets.gold_forced[sets.sizes == 0].any():
+        raise ValueError("a target that was forced in must stand last in its row")
+    falls = sets.prob[1:] <= sets.prob[:-1] * (1 + ROUNDING)
+    if not (falls | (rows.diff() > 0)).all():
+        raise ValueError("the tokens of a row must stand by falling probability")
+    if len((rows * vocabulary + sets.ids).unique()) < len(rows):
+        raise ValueError("a row holds a token twice")
+
+
+def _check_sizes(sets: Candidates, coverage: float, k_min: int, k_max: int) -> None:
+    """The base's own part of each row is the shortest that covers, or bounded by k_min, k_max."""
+    own, rows = sets.sizes - sets.gold_forced.long(), sets.rows  # (N,), (nnz,)
+    place = torch.arange(len(rows)) - sets.offsets[rows]
+    prob = sets.prob.double().where(place < own[rows], 0)
+    mass = prob.new_zeros(len(sets)).index_add_(0, rows, prob)
+    before = mass.index_add(0, rows, -prob.where(place == own[rows] - 1, 0))  # without the last
+    wrong = (own < k_min) | (own > k_max)
+    wrong |= (mass < coverage - ROUNDING) & (own < k_max)
+    wrong |= (before > coverage + ROUNDING) & (own > k_min)
+    wrong &= sets.sizes > 0
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"row {row} holds {int(own[row])} tokens of mass {float(mass[row]):.6f}, which is not "
+            f"what coverage {coverage}, k_min {k_min} and k_max {k_max} select"
+        )
 
 
 def write(path: Path, sets: Candidates, targets: Tensor, records: Tensor, vocabulary: int) -> None:
@@ -58,18 +108,17 @@ def write(path: Path, sets: Candidates, targets: Tensor, records: Tensor, vocabu
     live, (entry, _) = sets.sizes > 0, _golds(sets, targets)
     gold = torch.ones_like(targets)  # place in the row plus one, or 0 where gold was forced in
     gold[live] = (entry - sets.offsets[:-1][live] + 1).where(~sets.gold_forced[live], 0)
-    codes = (-GRID * sets.logp.double()).round().clamp(0, LOWEST).long()
     starts = offsets_of(records)
     columns = {
         "positions": records,
         "entries": sets.offsets[starts].diff(),
         "sizes": sets.sizes,
         "gold": gold,
-        "codes": codes,
+        "codes": _encoded(sets.prob, sets.logp),
     }
     packed = {name: pack(values, width_of(_largest(values))) for name, values in columns.items()}
     packed["ids"] = pack(sets.ids, width_of(vocabulary - 1))
-    exact = {"log_z": sets.log_z, "log_outside": sets.log_outside}
+    exact = {"log_z": sets.log_z.float(), "log_outside": sets.log_outside.float()}
     # One key alone: several would be written in an order that changes from run to run.
     save_file({**packed, **exact}, path, metadata={"records": str(len(records))})
 
@@ -105,24 +154,26 @@ class Shard:
         offsets, forced, live = offsets_of(sizes), gold == 0, sizes > 0
         targets = torch.zeros_like(sizes)
         targets[live] = ids[(offsets[:-1] + (gold - 1).where(~forced, sizes - 1))[live]]
-        logp = _log_probabilities(codes, offsets, log_outside)
-        sets = Candidates(ids, offsets, forced, logp, columns["log_z"][rows], log_outside)
+        prob, logp = _decoded(codes)
+        sets = Candidates(ids, offsets, forced, logp, columns["log_z"][rows], log_outside, prob)
         return sets, targets, lengths
 
 
-def _log_probabilities(codes: Tensor, offsets: Tensor, log_outside: Tensor) -> Tensor:
-    """(nnz,) float32: -c / 256, shifted by row so that what is inside sums to 1 - rho.
+def _encoded(prob: Tensor, logp: Tensor) -> Tensor:
+    """(nnz,) int64 codes, the larger the less probable: 0 is a probability of 1."""
+    prob = prob.float()
+    bits = prob.clamp(2**-126, 1).view(torch.int32).long()
+    below = ((_LOG_SMALLEST - logp.double()) * GRID).round().clamp(1, LARGEST - SMALLEST)
+    return (ONE - bits).where(prob >= 2**-126, SMALLEST + below.long())
 
-    No shift is larger than half a step, rounding's own error: where rho is so close to one that
-    its float32 leaves 1 - rho few digits, the codes know better.
-    """
-    logp = codes.double() / -GRID
-    sizes = offsets.diff()
-    rows = torch.arange(len(sizes)).repeat_interleave(sizes)
-    inside = torch.zeros(len(sizes), dtype=torch.float64).index_add_(0, rows, logp.exp())
-    rho = log_outside.double().exp().clamp(max=1)  # its rounding may lie above
-    shift = torch.log1p(-rho) - inside.log()  # nan where a row is empty
-    return (logp + shift.clamp(-0.5 / GRID, 0.5 / GRID)[rows]).float()
+
+def _decoded(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """(nnz,) float32 each: probabilities, to the bit above 2**-126, and their logarithms."""
+    exact = codes <= SMALLEST
+    prob = (ONE - codes.clamp(max=SMALLEST)).int().view(torch.float32)
+    below = _LOG_SMALLEST - (codes - SMALLEST).double() / GRID
+    logp = prob.double().log().where(exact, below).float()
+    return prob.where(exact, logp.exp()), logp
 
 
 def _golds(sets: Candidates, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ goes on where it stopped and ends in the same bytes."""
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lrmoclip import files, shards
+from lrmoclip.arguments import check_tensor, check_type, whole_numbers
 from lrmoclip.artefacts import MANIFEST, check_folder
 from lrmoclip.candidates import Candidates, check_setting, offsets_of, ranges
 from lrmoclip.claims import Claim, is_about_writing, partial_of, unwritable
@@ -67,6 +68,8 @@ class StoreWriter:
         provenance: dict | None = None,
         shard_positions: int = 2**15,
     ) -> None:
+        _check_bound(bound)
+        check_setting(**_limits(settings))
         self.folder = Path(folder)
         header = {
             "format": FORMAT,
@@ -106,12 +109,16 @@ class StoreWriter:
 
     def add(self, sets: Candidates, targets: Tensor, records: Sequence[int] | Tensor) -> None:
         """The next records: their sets, targets (N,) as at selection, and how many positions each
-        record has, N in all. ValueError where these do not fit one another, or after `close`."""
+        record has, N in all. ValueError where these do not fit one another, where sets are not what
+        the writer's settings select, or after `close`."""
         if self._closed:
             raise ValueError(f"{self.folder}: the writer is closed, nothing can be added")
-        records = torch.as_tensor(records, dtype=torch.int64).cpu()
+        check_type("sets", sets, Candidates, "a Candidates")
+        check_tensor("targets", targets)
+        records = whole_numbers("records", records)
         sets, targets = sets.to("cpu"), targets.cpu()
-        shards.check(sets, targets, records, self._header["vocabulary"])
+        limits = _limits(self._header["settings"])
+        shards.check(sets, targets, records, self._header["vocabulary"], **limits)
         self._waiting.append((sets, targets, records))
         self.records += len(records)
         waiting = sum(len(sets) for sets, _, _ in self._waiting)
@@ -207,7 +214,7 @@ class CandidateStore:
 
     folder: Path
     manifest: dict
-    limits: tuple[float | None, int, int] | None = None  # of `narrow`
+    limits: tuple[float, int, int] | None = None  # of `narrow`
     _open: dict[int, Shard] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -238,8 +245,8 @@ class CandidateStore:
 
     def batch(self, indices: Sequence[int]) -> Candidates:
         """Sets of the supervised positions of the records `indices`, in that order, repeats and
-        all. IndexError for a record that is not there."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        all. IndexError for a record that is not there, TypeError for what is no integer."""
+        chosen = whole_numbers("indices", indices)
         if chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self):
             raise IndexError(f"{self.folder}: records are 0 to {len(self) - 1}")
         begin = offsets_of(torch.tensor([s["records"] for s in self.manifest["shards"]], dtype=int))
@@ -252,34 +259,28 @@ class CandidateStore:
         parts, targets, lengths = zip(*read or [_nothing()], strict=True)
         sets, targets, lengths = Candidates.cat(parts), torch.cat(targets), torch.cat(lengths)
         if self.limits:
-            sets = sets.narrow(*self.limits, targets, rounded=True)
+            sets = sets.narrow(*self.limits, targets, complete=True)
         if len(numbers) < 2:
             return sets
         back = order.argsort()
         return sets.select(ranges(offsets_of(lengths)[:-1][back], lengths[back]))
 
     def narrow(self, coverage: float, k_min: int, k_max: int) -> "CandidateStore":
-        """The same store seen at a narrower setting: `batch` gives prefixes of the stored rows,
-        plus gold, with the outside mass adjusted.
+        """The same store seen at a narrower setting: `batch` gives what `select_candidates` would
+        have selected, to the token, with the outside mass adjusted.
 
-        At the stored coverage and k_min that is a fresh selection's set. At lower ones a row may
-        differ by a token where its sum comes within the rounding of the coverage: log-probabilities
-        are stored to 1/512 nat. Raises UserError for a setting wider than the stored one and
-        ValueError for one out of range (`check_setting`).
+        Raises UserError for a setting wider than the stored one and ValueError or TypeError for
+        one out of range (`check_setting`).
         """
-        kept = self.manifest["settings"]
+        check_setting(coverage, k_min, k_max)
         asked = {"coverage": coverage, "k_min": k_min, "k_max": k_max}
-        for name, value in asked.items():
-            if value > kept[name]:
+        for name, stored in _limits(self.manifest["settings"]).items():
+            if asked[name] > stored:
                 raise UserError(
-                    f"{self.folder}: stored at {name} {kept[name]}, cannot be read at {value}",
+                    f"{self.folder}: stored at {name} {stored}, cannot be read at {asked[name]}",
                     "Make it again at the widest setting in use: lrmoclip stage0",
                 )
-        check_setting(coverage, k_min, k_max)
-        # At the stored coverage and k_min a row's own size is right, without its sums.
-        as_stored = (coverage, k_min) == (kept["coverage"], kept["k_min"])
-        limits = (None if as_stored else coverage, k_min, k_max)
-        return CandidateStore(self.folder, self.manifest, limits, self._open)
+        return CandidateStore(self.folder, self.manifest, (coverage, k_min, k_max), self._open)
 
     def describe(self) -> dict:
         """The manifest's statistics (`Tally.summary`, of the store as written), records, and the
@@ -316,16 +317,36 @@ def _nothing() -> tuple[Candidates, Tensor, Tensor]:
     return sets, none, none
 
 
+def _limits(settings: Mapping) -> dict:
+    """What of the settings bounds a set. TypeError, ValueError where it is not there."""
+    check_type("settings", settings, Mapping, "a mapping with coverage, k_min and k_max")
+    if missing := {"coverage", "k_min", "k_max"} - set(settings):
+        raise ValueError(f"settings must hold coverage, k_min and k_max: {min(missing)} is missing")
+    return {key: settings[key] for key in ("coverage", "k_min", "k_max")}
+
+
+def _check_bound(bound: Mapping[str, str]) -> None:
+    """TypeError, ValueError unless `bound` says all that a store belongs to."""
+    check_type("bound", bound, Mapping, "a mapping of hashes")
+    for key, words in BOUND.items():
+        if key not in bound:
+            raise ValueError(f"bound must hold {key!r}, the hash of the {words}")
+
+
 def _checked_manifest(folder: Path, bound: dict[str, str]) -> dict:
+    _check_bound(bound)
     again = f"Delete {folder} and make it again: lrmoclip stage0"
     if not (folder / MANIFEST).is_file():
         hint = "It is unfinished: go on with" if partial_of(folder).is_dir() else "Make it first:"
         raise UserError(f"{folder}: no candidate store", f"{hint} lrmoclip stage0")
     manifest = files.read_sealed(folder / MANIFEST, KIND)
-    if manifest.get("format") != FORMAT or "statistics" not in manifest:
+    if (found := manifest.get("format")) != FORMAT:
         raise UserError(
-            f"{folder / MANIFEST}: an unfinished store, or one of another version", again
+            f"{folder / MANIFEST}: a store of format {found}, where this version reads {FORMAT}",
+            again,
         )
+    if "statistics" not in manifest:
+        raise UserError(f"{folder / MANIFEST}: an unfinished store", again)
     for key, words in BOUND.items():
         if manifest.get(key) != bound[key]:
             raise UserError(

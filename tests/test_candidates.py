@@ -255,23 +255,11 @@ def test_narrowing_keeps_a_tiny_outside_mass():
     assert got == pytest.approx(mass, rel=1e-5, abs=0)
 
 
-@examples
-@given(positions(), coverages, bounds(), st.integers(1, 14))
-def test_narrowing_without_a_coverage_keeps_the_rows_own(batch, coverage, k, k_max):
-    k_min, k_max = min(k[0], k_max), min(k[1], k_max)
-    wide = select_candidates(*batch, coverage=coverage, k_min=k_min, k_max=k[1])
-
-    got = wide.narrow(None, k_min, k_max, batch[1])
-
-    want = select_candidates(*batch, coverage=coverage, k_min=k_min, k_max=k_max)
-    assert_same(got, want, log_outside_atol=2e-5)
-
-
-def test_a_rounded_row_that_misses_the_coverage_is_kept_whole():
+def test_a_row_known_to_be_complete_is_kept_whole():
     logits, targets = torch.tensor([[3.0, 2.0, 1.0, 0.5, 0.0]]), torch.tensor([4])
     stored = select_candidates(logits, targets, coverage=0.8, k_max=3)
 
-    got = stored.narrow(0.95, 1, 3, targets, rounded=True)
+    got = stored.narrow(0.95, 1, 3, targets, complete=True)
 
     assert_same(got, stored)
 

@@ -176,6 +176,89 @@ def test_no_position_may_be_supervised(tokens):
         assert supervised_hidden(model, ids, supervised & False).shape == (0, 16)
 
 
+# Padding
+
+LENGTHS, TEXT = [7, 4, 2], torch.randint(3, 60, (3, 7), generator=torch.Generator().manual_seed(2))
+
+
+def padded(side: str, token: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids (B, T) of texts of several lengths and where they stand."""
+    ids, text = torch.full((3, 7), token), torch.zeros(3, 7, dtype=torch.bool)
+    for i, n in enumerate(LENGTHS):
+        text[i, 7 - n :] = side == "left"
+        text[i, :n] |= side == "right"
+        ids[i, text[i]] = TEXT[i, :n]
+    return ids, text
+
+
+@torch.no_grad()
+def alone(model) -> torch.Tensor:
+    """The hidden states of each text by itself, without any padding."""
+    texts = [TEXT[i : i + 1, :n] for i, n in enumerate(LENGTHS)]
+    return torch.cat([supervised_hidden(model, ids, ids > 0) for ids in texts])
+
+
+# xLSTM takes no mask, and RecurrentGemma's recurrence does not heed the one it takes.
+@pytest.mark.parametrize("family", sorted(SERVED.keys() - {"xLSTM", "RecurrentGemma"}))
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_with_a_mask_padding_changes_nothing_on_either_side(family, side):
+    model = build(family)
+    ids, text = padded(side, token=5)  # one that no config knows
+
+    hidden = supervised_hidden(model, ids, text, attention_mask=text)
+    logits = supervised_logits(model, ids, text, attention_mask=text.long())
+
+    torch.testing.assert_close(hidden, alone(model), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(head_of(model).logits(hidden), logits)
+
+
+def test_a_mask_that_a_model_would_swallow_is_refused():
+    ids, text = padded("left", token=5)
+
+    with pytest.raises(UserError, match="xLSTMForCausalLM: takes no attention_mask"):
+        supervised_hidden(build("xLSTM"), ids, text, attention_mask=text)
+
+
+@pytest.mark.parametrize("reach", [supervised_logits, supervised_hidden])
+@pytest.mark.parametrize(
+    ("known", "token"),
+    [
+        ({}, 0),
+        ({"pad_token_id": 5}, 5),
+        ({"pad_token_id": None}, 2),
+        ({"pad_token_id": None, "eos_token_id": [2, 7]}, 7),
+    ],
+)
+def test_padding_on_the_left_is_refused_without_a_mask(reach, known, token):
+    model = build("Llama")
+    for name, value in known.items():
+        setattr(model.config, name, value)
+    ids, text = padded("left", token)
+
+    with pytest.raises(UserError, match=f"row 1 begins with the padding token {token}.*mask"):
+        reach(model, ids, text)
+    reach(model, *padded("right", token))  # where nothing looks
+    reach(model, ids, text & torch.tensor([[True], [False], [False]]))  # what nobody asks for
+    reach(model, ids, text, torch.ones_like(ids))  # text by the caller's word
+
+
+@torch.no_grad()
+def test_right_padding_needs_no_mask():
+    model = build("Llama")
+
+    hidden = supervised_hidden(model, *padded("right", token=0))
+
+    torch.testing.assert_close(hidden, alone(model), rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_is_tried_on_tokens_that_are_no_padding():
+    model = build("Llama")
+    model.config.pad_token_id, model.config.eos_token_id = None, [0, 1, 2]
+
+    assert head_of(model).logit_map is None
+
+
 # What is left behind
 
 
@@ -223,6 +306,28 @@ def test_trying_a_head_compiles_nothing():
     head_of(model)
 
     assert compiled == []
+
+
+def test_a_step_compiled_as_a_whole_is_the_step(tokens):
+    def losses(wrap) -> list[float]:
+        model = build("Qwen3")
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+        def step():
+            hidden = supervised_hidden(model, *tokens)
+            loss = head_of(model).logits(hidden).logsumexp(1).sum()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            return loss
+
+        step = wrap(step)
+        return [step().item() for _ in range(3)]
+
+    compiled = losses(lambda step: torch.compile(step, backend="eager"))
+
+    assert compiled == pytest.approx(losses(lambda step: step), rel=1e-6)
+    torch.compiler.reset()
 
 
 def test_trying_a_head_changes_no_training_step(tokens):

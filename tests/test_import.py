@@ -1,8 +1,18 @@
 """What a practitioner gets who installs the package without its extras."""
 
+import ast
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
+import lrmoclip
+
+ROOT = Path(__file__).parents[1]
+PUBLIC = [
+    "CandidateStore", "Candidates", "MoClip", "StoreWriter", "restricted_linear_cross_entropy",
+    "select_candidates",
+]  # fmt: skip
 CORE = """
 import importlib.metadata, re, sys
 from importlib.machinery import PathFinder
@@ -75,3 +85,26 @@ def test_the_command_line_says_what_to_install():
     assert (
         line.startswith("error: the command line needs") and "lrmoclip[workflow,benchmark]" in line
     )
+
+
+def test_the_package_lists_its_names_without_importing_torch():
+    done = python(
+        "import sys, lrmoclip; print(*dir(lrmoclip)); assert 'torch' not in sys.modules;"
+        "print(lrmoclip.__version__)"
+    )
+
+    names, version = done.stdout.splitlines()
+    assert names.split() == sorted([*PUBLIC, "__version__"])
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_a_type_checker_sees_the_names_that_are_loaded():
+    tree = ast.parse((ROOT / "lrmoclip" / "__init__.py").read_text(encoding="utf-8"))
+    [guarded] = [node for node in tree.body if isinstance(node, ast.If)]
+    homes = {name.name: node.module for node in guarded.body for name in node.names}
+
+    assert homes == {name: getattr(lrmoclip, name).__module__ for name in PUBLIC}
+    assert sorted(homes) == lrmoclip.__all__
+    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert packaged["package-data"]["lrmoclip"] == ["py.typed"]
+    assert (ROOT / "lrmoclip" / "py.typed").is_file()

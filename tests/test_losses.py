@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrmoclip import kernels
-from lrmoclip.candidates import select_candidates
+from lrmoclip.candidates import Candidates, select_candidates
 from lrmoclip.losses import ewc_penalty, probe, restricted_linear_cross_entropy
 from tests.conftest import Allocations
 from tests.reference.oracle import dense_logits, restricted_losses, union_losses
@@ -169,6 +169,147 @@ def test_gradcheck(variant):
     before = loss(*leaves)
     assert torch.autograd.gradcheck(loss, leaves)
     assert torch.equal(loss(*leaves), before)
+
+
+# What asks for a second derivative, or for the first by another way than backward: loss, inputs.
+OTHER_DERIVATIVES = {
+    "backward with a graph": lambda f, x: f(x.requires_grad_()).backward(create_graph=True),
+    "grad with a graph": lambda f, x: torch.autograd.grad(
+        f(x.requires_grad_()), x, create_graph=True
+    ),
+    "hessian": torch.autograd.functional.hessian,
+    "vectorised hessian": lambda f, x: torch.autograd.functional.hessian(f, x, vectorize=True),
+    "hvp": lambda f, x: torch.autograd.functional.hvp(f, x, x),
+    "func.hessian": lambda f, x: torch.func.hessian(f)(x),
+    "func.grad of grad": lambda f, x: torch.func.grad(lambda y: torch.func.grad(f)(y).sum())(x),
+    "jacfwd": lambda f, x: torch.func.jacfwd(f)(x),
+    "vmap": lambda f, x: torch.func.vmap(f)(torch.stack([x, x])),
+    "forward mode": lambda f, x: torch.autograd.functional.jvp(f, x, x, strict=True),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("way", OTHER_DERIVATIVES)
+@pytest.mark.parametrize("name", ["hidden", "weight"])
+def test_any_derivative_but_the_first_is_refused_in_words(variant, way, name):
+    problem = Problem(18, n=4, vocab=40)
+    options = problem.options(variant)
+
+    def loss(x):
+        inputs = {"hidden": problem.hidden, "weight": problem.weight, name: x}
+        return restricted_linear_cross_entropy(
+            **inputs, candidates=problem.candidates, targets=problem.targets, **options
+        )
+
+    with pytest.raises(RuntimeError, match="the restricted loss is differentiable once"):
+        OTHER_DERIVATIVES[way](loss, getattr(problem, name).clone())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", ["bias", "cap"])
+def test_a_second_derivative_in_what_shapes_the_logits_is_right_or_refused(variant, name):
+    problem = Problem(19, n=4, vocab=40)
+    at = getattr(problem, name)
+
+    def second(loss_of):
+        def loss(x):
+            setattr(problem, name, x)
+            return loss_of(variant).sum()
+
+        return torch.autograd.functional.hessian(loss, at)
+
+    want = second(problem.oracle)
+    try:
+        got = second(lambda variant: problem.loss(variant, reduction="sum"))
+    except RuntimeError as error:
+        assert "differentiable once" in str(error)
+    else:
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_torch_compile_around_the_loss_changes_no_bit(variant):
+    problem = Problem(20, n=12, vocab=60, d=8, dtype=torch.float32)
+    leaves = problem.leaves()
+    seen = []
+
+    def twice(scale):
+        hidden, problem.hidden = problem.hidden, problem.hidden * scale
+        loss = problem.loss(variant) * scale
+        problem.hidden = hidden
+        return loss
+
+    def backend(graph, _):
+        seen.append(graph)
+        return graph
+
+    want = twice(2.0)
+    compiled = torch.compile(twice, backend=backend)(2.0)
+
+    assert seen  # what stands around the loss
+    assert torch.equal(compiled, want)
+    pairs = [torch.autograd.grad(loss, leaves) for loss in (compiled, want)]
+    assert all(map(torch.equal, *pairs))
+    torch.compiler.reset()
+
+
+def test_the_sums_that_decide_a_set_are_not_compiled():
+    problem = Problem(21, n=12, vocab=60, d=8, dtype=torch.float32)
+    logits, graphs = problem.draw(12, 60, dtype=torch.float32), []
+    calls = [
+        lambda: select_candidates(logits, problem.targets, coverage=0.9, k_max=9),
+        lambda: problem.candidates.narrow(0.5, 1, 3, problem.targets),
+        lambda: probe(problem.hidden, problem.weight, problem.candidates, problem.targets),
+    ]
+
+    for call in calls:
+        torch.compile(call, backend=lambda graph, _: graphs.append(graph) or graph)()
+
+    assert graphs == []
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("path", ["auto", "gather", "union"])
+@pytest.mark.parametrize("token", [7, 9])
+def test_a_token_twice_in_a_set_is_refused(path, token):
+    ids, targets = torch.tensor([3, 7, 9, 7, 9, 8, token]), torch.tensor([3, 8])
+    none = torch.zeros(2)
+    sets = Candidates(ids, torch.tensor([0, 3, 7]), none.bool(), ids * 0.0, none, none)
+    hidden, weight = torch.randn(2, 4), torch.randn(10, 4)
+
+    with pytest.raises(ValueError, match=f"supervised row 1 holds token {token} twice"):
+        restricted_linear_cross_entropy(hidden, weight, sets, targets, path=path)
+
+
+def test_a_token_twice_in_a_set_weighs_once_in_the_union():
+    ids, targets = torch.tensor([3, 7, 7, 8]), torch.tensor([3, 8])
+    none = torch.zeros(2)
+    offsets = [torch.tensor([0, 3, 4]), torch.tensor([0, 2, 3])]
+    twice = Candidates(ids, offsets[0], none.bool(), ids * 0.0, none, none)
+    once = Candidates(ids[[0, 1, 3]], offsets[1], none.bool(), torch.zeros(3), none, none)
+    hidden, weight = torch.randn(2, 4), torch.randn(10, 4, requires_grad=True)
+
+    losses = [
+        restricted_linear_cross_entropy(hidden, weight, sets, targets, denominator="union")
+        for sets in (twice, once)
+    ]
+    grads = [torch.autograd.grad(loss, weight)[0] for loss in losses]
+
+    assert torch.equal(*losses) and torch.equal(*grads)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sets_selected_in_inference_mode_train(variant):
+    problem = Problem(22, n=4, vocab=40)
+    leaves, logits = problem.leaves(), problem.draw(4, 40, dtype=torch.float32)
+    runs = []
+    for mode in (True, False):
+        with torch.inference_mode(mode):
+            problem.candidates = select_candidates(logits, problem.targets, coverage=0.5, k_max=4)
+        runs.append(torch.autograd.grad(problem.loss(variant), leaves))
+
+    assert all(map(torch.equal, *runs))
 
 
 def test_auto_takes_the_block_below_the_limit_of_products_for_each_pair(monkeypatch):
@@ -454,7 +595,7 @@ def test_bad_arguments_are_named():
         ({"targets": problem.targets[:2]}, "targets must be"),
         ({"candidates": problem.candidates.select(torch.tensor([0]))}, "1 candidate rows for 5"),
         ({"targets": problem.negatives(5)}, "hold its target"),
-        ({"weight": narrower}, "weight has"),
+        ({"weight": narrower}, "ids must lie in"),
     ]:
         with pytest.raises(ValueError, match=words):
             restricted_linear_cross_entropy(**{**ok, **change})

@@ -262,7 +262,7 @@ def test_the_cap_holds_in_lower_precision(dtype, degrees):
         g, m, _ = pair_at(seed, theta, n=200)
         g, m = g.to(dtype), m.to(dtype)
 
-        turned, _ = clipped(g, m, 75.0)
+        turned, _ = clipped(g, m, 75.0, state_dtype=dtype)
 
         assert turned.dtype == dtype
         assert angle(turned.double(), m.double()) == pytest.approx(min(theta, 75), abs=degrees)
@@ -330,6 +330,30 @@ def test_a_zero_gradient_lets_the_momentum_decay():
     torch.testing.assert_close(opt.state[p]["exp_avg"], g / 4)
 
 
+def test_a_nan_turns_the_cap_of_its_tensor_off_for_good_and_is_counted():
+    params = tensors(0, shapes=[(6,)] * 3)
+    opt = MoClip(params, 0.1, max_angle=1)
+    gradients = [tensors(k, shapes=[(6,)] * 3) for k in range(1, 5)]
+    gradients[1][0][2] = math.nan
+    gradients[2][1][:] = 0
+    counts = []
+    for grads in gradients:
+        run(opt, params, [grads])
+        counts.append([opt.angle_statistics()[0][key] for key in ("tensors", "not_finite")])
+
+    assert counts == [[0, 0], [2, 1], [1, 1], [2, 1]]  # at first, and of a zero, there is no angle
+
+
+def test_an_overflow_in_a_squared_norm_is_counted_as_not_finite():
+    [p] = tensors(0, torch.float32, [(6,)])
+    opt = MoClip([p], 0.1, max_angle=30)
+
+    run(opt, [p], [[torch.full((6,), 1e19)]] * 2)
+
+    assert opt.angle_statistics()[0]["not_finite"] == 1
+    assert p.isfinite().all()
+
+
 @pytest.mark.parametrize("max_angle", [30, 180])
 def test_a_nan_stays_in_its_coordinate(max_angle):
     for step in ("atan2", "adam"):
@@ -375,6 +399,38 @@ def test_no_coordinate_moves_further_than_the_bound(seed, exponent, max_angle):
         after = run(opt, params, [[g * 10 ** (exponent * (k % 3)) for g in tensors(seed + k)]])
         for x, y in zip(after, decayed, strict=True):
             assert ((x - y).abs() <= bound + 1e-15).all()
+
+
+@examples
+@given(
+    st.integers(0, 2**20),
+    st.sampled_from([torch.bfloat16, torch.float16, torch.float32]),
+    st.floats(-4, -1).map(lambda x: 10**x),
+)
+def test_what_is_stored_moves_half_a_step_of_its_grid_further_at_most(seed, dtype, lr):
+    params = tensors(seed, dtype)
+    opt = MoClip(params, lr=lr, max_angle=90, state_dtype=torch.float32)
+
+    for k in range(1, 4):
+        before = [p.double() for p in params]
+        after = run(opt, params, [tensors(seed + k, dtype)])
+        for x, y in zip(after, before, strict=True):
+            step = torch.finfo(dtype).eps * torch.maximum(x.double().abs(), y.abs())
+            bound = 2 * lr * (1 + 1e-5) + step / 2 + torch.finfo(dtype).tiny
+            assert ((x.double() - y).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("size", [1e-6, 3e2, 6e4])
+def test_the_moments_of_a_float16_parameter_neither_overflow_nor_underflow(size):
+    signs = torch.tensor([1.0, -1.0, 1.0])
+    low, high = torch.zeros(3, dtype=torch.float16), torch.zeros(3)
+    gradients = [[(size * signs).half()]] * 20
+
+    run(opt := MoClip([low], 0.1), [low], gradients)
+
+    run(MoClip([high], 0.1), [high], [[g.float() for g in grads] for grads in gradients])
+    assert opt.state[low]["exp_avg"].dtype == opt.state[low]["exp_avg_sq"].dtype == torch.float32
+    torch.testing.assert_close(low.float(), high, rtol=2**-8, atol=0)
 
 
 def test_a_steady_gradient_moves_by_the_learning_rate():
@@ -667,8 +723,8 @@ def test_two_runs_are_identical_to_the_bit():
         ({"lr": torch.tensor(-0.1)}, "lr must be"),
         ({"betas": (1.0, 0.9)}, "betas must be"),
         ({"betas": (0.9, -0.1)}, "betas must be"),
-        ({"max_angle": 0.0}, r"max_angle must lie in \(0, 180\]"),
-        ({"max_angle": 181.0}, r"max_angle must lie in \(0, 180\]"),
+        ({"max_angle": 0.0}, r"max_angle must be in \(0, 180\]"),
+        ({"max_angle": 181.0}, r"max_angle must be in \(0, 180\]"),
         ({"weight_decay": -0.1}, "weight_decay must be"),
         ({"step": "sgd"}, "step must be 'atan2' or 'adam'"),
         ({"a": 0.0}, "a must be"),
@@ -683,6 +739,116 @@ def test_a_setting_outside_its_range_is_named(settings, words):
         MoClip(tensors(0), **{"lr": 0.1, **settings})
     with pytest.raises(ValueError, match=words):
         MoClip([{"params": tensors(0), **settings}], lr=0.1)
+
+
+CHANGED = [
+    ({"lr": "0.1"}, TypeError, "lr must be a number"),
+    ({"lr": True}, TypeError, "lr must be a number"),
+    ({"lr": None}, TypeError, "lr must be a number"),
+    ({"lr": math.nan}, ValueError, "lr must be finite"),
+    ({"lr": torch.tensor(-1.0)}, ValueError, "lr must be finite"),
+    ({"betas": 0.9}, ValueError, "betas must be two"),
+    ({"betas": "09"}, ValueError, "betas must be two"),
+    ({"betas": (0.9, "0.99")}, TypeError, "betas must be a number, two"),
+    ({"betas": (0.9, 1.0)}, ValueError, "betas must be two"),
+    ({"max_angle": 0}, ValueError, r"max_angle must be in \(0, 180\]"),
+    ({"max_angle": "90"}, TypeError, r"max_angle must be a number, in \(0, 180\]"),
+    ({"weight_decay": None}, TypeError, "weight_decay must be a number"),
+    ({"step": "Adam"}, ValueError, "step must be 'atan2' or 'adam', got 'Adam'"),
+    ({"step": ["atan2"]}, ValueError, "step must be"),
+    ({"a": -1.0}, ValueError, "a must be finite and > 0"),
+    ({"b": "1"}, TypeError, "b must be a number"),
+    ({"eps": math.inf}, ValueError, "eps must be finite"),
+    ({"maximize": "no"}, TypeError, "maximize must be True or False"),
+    ({"foreach": None}, TypeError, "foreach must be True or False"),
+    ({"track_angles": 1}, TypeError, "track_angles must be True or False"),
+    ({"state_dtype": "int8"}, ValueError, "state_dtype must be"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "words"), CHANGED)
+def test_a_setting_changed_later_or_loaded_is_checked_before_anything_moves(changed, error, words):
+    params = tensors(0)
+    opt, other = MoClip(params, 0.1), MoClip(tensors(0), 0.1)
+    run(opt, params, [tensors(1)])
+    before, sound = [p.clone() for p in params], copy.deepcopy(opt.state_dict())
+    opt.param_groups[0].update(changed)
+
+    with pytest.raises(error, match=words):
+        run(opt, params, [tensors(2)])
+    assert equal(params, before)
+    assert opt.state[params[0]]["step"] == 1
+    sound["param_groups"][0].update(changed)
+    with pytest.raises(error, match=words):
+        other.load_state_dict(sound)
+    assert not other.state and other.param_groups[0]["lr"] == 0.1
+    with pytest.raises(error, match=words):
+        MoClip(tensors(0), **{"lr": 0.1, **changed})
+
+
+def test_a_state_dtype_given_to_a_group_later_counts_for_states_made_later():
+    [p, q] = tensors(0, torch.bfloat16, [(3,), (4,)])
+    opt = MoClip([p, q], 0.1)
+    run(opt, [p, q], [[p.clone(), None]])
+    opt.param_groups[0]["state_dtype"] = torch.float32
+    run(opt, [p, q], [[p.clone(), q.clone()]])
+
+    assert [opt.state[x]["exp_avg"].dtype for x in (p, q)] == [torch.bfloat16, torch.float32]
+
+
+def test_betas_read_from_json_are_as_good():
+    params = tensors(0)
+    opt = MoClip(params, 0.1, betas=[0.9, 0.99])
+
+    run(opt, params, [tensors(1)])
+
+    assert opt.state[params[0]]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (torch.optim.AdamW, "is not MoClip's: a group lacks 'a'"),
+        (torch.optim.SGD, "is not MoClip's: a group lacks 'a'"),
+        (lambda params: MoClip([p.flatten()[:1] for p in params], 0.1), "is of other parameters"),
+    ],
+)
+def test_a_state_that_is_not_its_own_is_refused_before_anything_changes(make, words):
+    params = tensors(0)
+    donor = make(params)
+    donated = donor.param_groups[0]["params"]
+    run(donor, donated, [[g.flatten()[: p.numel()].view(p.shape) for g, p in
+                          zip(tensors(1), donated, strict=True)]])  # fmt: skip
+    opt = MoClip(params, 0.1, max_angle=60)
+
+    with pytest.raises(ValueError, match=words):
+        opt.load_state_dict(donor.state_dict())
+
+    assert not opt.state and opt.param_groups[0]["max_angle"] == 60
+
+
+def test_a_state_without_its_moments_is_refused():
+    params = tensors(0)
+    opt = MoClip(params, 0.1)
+    run(opt, params, [tensors(1)])
+    state = copy.deepcopy(opt.state_dict())
+    del state["state"][0]["exp_avg_sq"]
+
+    with pytest.raises(ValueError, match="the state of 0 lacks 'exp_avg_sq'"):
+        opt.load_state_dict(state)
+
+
+def test_a_compiled_step_is_the_step_to_the_bit():
+    shapes = [(3, 4), (5,), (7, 2, 2)]
+    ours, theirs = (tensors(0, torch.float32, shapes) for _ in range(2))
+    gradients = [tensors(k, torch.float32, shapes) for k in range(1, 4)]
+    opt = MoClip(ours, 0.1, max_angle=60)
+    opt.step = torch.compile(opt.step, backend="eager")
+
+    got = run(opt, ours, gradients)
+
+    assert equal(got, run(MoClip(theirs, 0.1, max_angle=60), theirs, gradients))
+    torch.compiler.reset()
 
 
 def test_sparse_and_complex_gradients_are_refused_before_anything_moves():

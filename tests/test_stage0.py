@@ -132,7 +132,7 @@ def test_a_command_killed_in_its_midst_ends_in_the_same_bytes(tmp_path, tiny_bas
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     other = start(undisturbed)
     child = start(killed, pause=0.1)
-    while not (tmp_path / ".killed.partial" / shard_name(1)).exists():
+    while not (tmp_path / ".killed.partial" / "new" / shard_name(1)).exists():
         assert child.poll() is None
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
