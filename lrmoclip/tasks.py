@@ -62,7 +62,7 @@ def check_room(loaded: dict, tokenizer, context: int, prompting: dict | None = N
     for name, task in loaded["tasks"].items():
         most = 0
         if task.config.output_type == "generate_until":
-            most = task.config.generation_kwargs["max_gen_toks"]
+            most = task.config.generation_kwargs.get("max_gen_toks", 0)  # else lm-eval's own
         if most >= context:
             raise UserError(
                 f"{name}: max_new_tokens {most}, but the model reads {context} tokens, with the "

@@ -261,9 +261,7 @@ def test_the_chat_template_frames_every_prompt_as_training_does(folder):
     assert sorted(set(seen)) == sorted(framed(documents, tokenizer, prompting))
 
 
-def test_thinking_is_refused_and_vllm_asked_for_where_it_is_absent(tmp_path):
-    with pytest.raises(UserError, match=r"prompting\.thinking"):
-        Evaluator({}, "test", 4, prompting={"chat_template": True, "thinking": True})
+def test_vllm_is_asked_for_where_it_is_absent(tmp_path):
     with pytest.raises(UserError, match="vllm"):
         Evaluator({}, "test", 4, backend="vllm").checkpoint(as_checkpoint(tmp_path))
 

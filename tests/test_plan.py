@@ -35,6 +35,7 @@ from lrmoclip.tables import KEYS, TABLE1
 from lrmoclip.training import Run, Source
 from lrmoclip.workload import Load, Workload
 from tests.conftest import DROP, METHODS, TINY, Allocations
+from tests.support.made import as_checkpoint
 from tests.test_training import POINT, SETTINGS
 
 CONFIGS = METHODS.parent
@@ -439,6 +440,7 @@ def write_config(folder: Path, architecture: dict) -> None:
     from transformers import AutoConfig
 
     AutoConfig.for_model(**architecture).save_pretrained(folder)
+    as_checkpoint(folder)
 
 
 def test_a_base_of_which_nothing_is_known_is_named(tiny_scale):
