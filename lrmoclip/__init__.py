@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from lrmoclip.candidates import Candidates, select_candidates
-    from lrmoclip.losses import restricted_linear_cross_entropy
-    from lrmoclip.optim import MoClip
-    from lrmoclip.store import CandidateStore, StoreWriter
+    from lrmoclip.core.candidates import Candidates, select_candidates
+    from lrmoclip.core.losses import restricted_linear_cross_entropy
+    from lrmoclip.core.optim import MoClip
+    from lrmoclip.core.store import CandidateStore, StoreWriter
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ __all__ = [
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'lrmoclip' has no attribute {name!r}")
-    return getattr(import_module(f"lrmoclip.{_HOMES[name]}"), name)
+    return getattr(import_module(f"lrmoclip.core.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,6 @@
 
 import sys
 
-from lrmoclip.cli import main
+from lrmoclip.cli.main import main
 
 sys.exit(main())

@@ -11,7 +11,7 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lrmoclip import config
+from lrmoclip.config import scale as config
 from tests.support.made import run
 
 TINY = Path(__file__).parent / "workflow" / "tiny.yaml"
@@ -97,7 +97,7 @@ def tiny_world_sizes() -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory, tiny_world_sizes) -> Path:
-    from lrmoclip.micro import world
+    from lrmoclip.data.micro import world
 
     folder = tmp_path_factory.mktemp("world") / "data"
     world.write(folder, seed=3, sizes=tiny_world_sizes)
@@ -107,7 +107,7 @@ def tiny_world(tmp_path_factory, tiny_world_sizes) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory, tiny_scale) -> Path:
     """The data folder of tiny.yaml itself."""
-    from lrmoclip import commands
+    from lrmoclip.cli import commands
 
     folder = tmp_path_factory.mktemp("tiny") / "data"
     commands.data(tiny_scale, folder)
@@ -117,7 +117,7 @@ def tiny_data(tmp_path_factory, tiny_scale) -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory, tiny_scale, tiny_data) -> Path:
     """The base checkpoint of tiny.yaml."""
-    from lrmoclip import commands
+    from lrmoclip.cli import commands
 
     folder = tmp_path_factory.mktemp("tiny") / "base"
     commands.base(tiny_scale, "qwen3-s0", tiny_data, folder)

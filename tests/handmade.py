@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lrmoclip import files
-from lrmoclip.runs import EVALUATION, METRICS_FILE, RECORD, RUN, SAMPLES
-from lrmoclip.screening import screen
+from lrmoclip.core import files
+from lrmoclip.evaluate.screening import screen
+from lrmoclip.report.evaluations import EVALUATION, METRICS_FILE, RECORD, RUN, SAMPLES
 
 ROLES = {
     "general": {

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from lrmoclip import artefacts, files
-from lrmoclip.artefacts import MANIFEST, Folder
-from lrmoclip.claims import Claim, partial_of
-from lrmoclip.errors import UserError
+from lrmoclip.core import artefacts, files
+from lrmoclip.core.artefacts import MANIFEST, Folder
+from lrmoclip.core.claims import Claim, partial_of
+from lrmoclip.core.errors import UserError
 
 
 def make(target: Path, text: str = "made", kind: str = "thing") -> None:
@@ -266,7 +266,7 @@ def test_the_old_one_comes_back_where_a_process_died_between_two_names(tmp_path)
 
 def test_a_folder_that_another_one_made_meanwhile_is_looked_at_again(tmp_path, monkeypatch):
     """Between the first look and the lock, a user's file appears."""
-    from lrmoclip import claims
+    from lrmoclip.core import claims
 
     acquired = claims.Claim._acquired
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lrmoclip.batches import collate, encode, framed
-from lrmoclip.errors import UserError
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.batches import collate, encode, framed
 
 CHAT = {"chat_template": True, "thinking": False}
 # The format of Qwen3's: turns between im_start and im_end, and an empty thought where thinking is

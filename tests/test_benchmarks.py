@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lrmoclip import benchmarks
-from lrmoclip.benchmarks import loss, measure, optimizer, report, steps, store
+from lrmoclip import speed as benchmarks
+from lrmoclip.speed import loss, measure, optimizer, report, steps, store
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrmoclip.bitpack import pack, take, unpack, width_of
+from lrmoclip.core.bitpack import pack, take, unpack, width_of
 
 examples = settings(max_examples=150, deadline=None, derandomize=True)
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrmoclip import candidates
-from lrmoclip.candidates import Candidates, select_candidates
+from lrmoclip.core import candidates
+from lrmoclip.core.candidates import Candidates, select_candidates
 from tests.conftest import Allocations
 from tests.reference.oracle import select_row
 

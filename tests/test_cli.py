@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lrmoclip import files
-from lrmoclip.artefacts import MANIFEST
-from lrmoclip.checkpoints import TOKENIZER, WEIGHTS
-from lrmoclip.cli import main
-from lrmoclip.store import shard_name
+from lrmoclip.cli.main import main
+from lrmoclip.core import files
+from lrmoclip.core.artefacts import MANIFEST
+from lrmoclip.core.store import shard_name
+from lrmoclip.models.checkpoints import TOKENIZER, WEIGHTS
 from tests.conftest import METHODS, TINY, named
 from tests.support.made import as_data, reseal, run
 
@@ -238,7 +238,7 @@ def test_a_store_records_what_it_was_made_from(given, store):
 
 
 def test_a_run_makes_a_model_a_log_and_a_summary(trained):
-    from lrmoclip import checkpoints
+    from lrmoclip.models import checkpoints
 
     names = {MANIFEST, "model", "training.csv", "run.json"}
     assert {p.name for p in trained.iterdir()} == names

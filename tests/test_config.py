@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from lrmoclip import config
-from lrmoclip.errors import UserError
+from lrmoclip.config import scale as config
+from lrmoclip.core.errors import UserError
 from tests.conftest import DROP, METHODS, TINY, named
 
 SHIPPED = METHODS.parent

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lrmoclip import config, costs
-from lrmoclip.costs import (
+from lrmoclip.config import scale as config
+from lrmoclip.cost import costs
+from lrmoclip.cost.costs import (
     SAVINGS,
     cost_rows,
     flops_per_token,

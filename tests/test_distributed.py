@@ -26,8 +26,8 @@ from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.nn.parallel import DistributedDataParallel
 
-from lrmoclip import angles
-from lrmoclip.optim import MoClip
+from lrmoclip.core import angles
+from lrmoclip.core.optim import MoClip
 
 RANKS, STEPS, SECONDS = 2, 6, 60
 SETTINGS = {"lr": 0.05, "max_angle": 60, "betas": (0.6, 0.9), "weight_decay": 0.1}

@@ -6,14 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
-from lrmoclip import checkpoints, commands, files, records
-from lrmoclip.errors import UserError
-from lrmoclip.evaluation import Evaluator, score
-from lrmoclip.heads import head_of
-from lrmoclip.likelihood import SharedContextLM
-from lrmoclip.runs import EVALUATION
-from lrmoclip.sql import judge
-from lrmoclip.tasks import load_tasks
+from lrmoclip.cli import commands
+from lrmoclip.core import files
+from lrmoclip.core.errors import UserError
+from lrmoclip.core.heads import head_of
+from lrmoclip.data import records
+from lrmoclip.data.sql import judge
+from lrmoclip.evaluate.harness import Evaluator, score
+from lrmoclip.evaluate.likelihood import SharedContextLM
+from lrmoclip.evaluate.tasks import load_tasks
+from lrmoclip.models import checkpoints
+from lrmoclip.report.evaluations import EVALUATION
 from tests.support.made import as_data, load, read_lines, reseal
 from tests.tinylm import byte_tokenizer, random_model
 

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from lrmoclip.batches import IGNORE, Batch
-from lrmoclip.candidates import Candidates, select_candidates
-from lrmoclip.errors import UserError
-from lrmoclip.heads import head_of, supervised_hidden
-from lrmoclip.losses import probe
-from lrmoclip.objectives import restricted
+from lrmoclip.core.candidates import Candidates, select_candidates
+from lrmoclip.core.errors import UserError
+from lrmoclip.core.heads import head_of, supervised_hidden
+from lrmoclip.core.losses import probe
+from lrmoclip.data.batches import IGNORE, Batch
+from lrmoclip.methods.objectives import restricted
 from tests.reference import oracle
 
 VOCABULARY = 300

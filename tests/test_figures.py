@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from lrmoclip.figures import forgetting_plot
-from lrmoclip.render import STAND_INS
-from lrmoclip.tables import TABLE1
+from lrmoclip.report.figures import forgetting_plot
+from lrmoclip.report.render import STAND_INS
+from lrmoclip.report.tables import TABLE1
 
 METHODS = {  # general points lost, domain points gained; some nearly on top of each other
     "base": (0.0, 0.0),

@@ -8,10 +8,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip.errors import UserError
-from lrmoclip.general import AT_CHANCE, GENERAL, general, resolution, screen, wilson
-from lrmoclip.runs import load
-from lrmoclip.screening import above_chance
+from lrmoclip.core.errors import UserError
+from lrmoclip.evaluate.screening import above_chance
+from lrmoclip.report.counted import AT_CHANCE, GENERAL, general, resolution, screen, wilson
+from lrmoclip.report.evaluations import load
 from tests.handmade import BASE, PERPLEXITY, ROLES, write_run
 
 

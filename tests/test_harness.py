@@ -11,12 +11,12 @@ from lm_eval.evaluator import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from lrmoclip.artefacts import Folder
-from lrmoclip.batches import framed
-from lrmoclip.errors import UserError
-from lrmoclip.evaluation import Evaluator
-from lrmoclip.files import write_jsonl
-from lrmoclip.tasks import load_tasks
+from lrmoclip.core.artefacts import Folder
+from lrmoclip.core.errors import UserError
+from lrmoclip.core.files import write_jsonl
+from lrmoclip.data.batches import framed
+from lrmoclip.evaluate.harness import Evaluator
+from lrmoclip.evaluate.tasks import load_tasks
 from tests.support.made import as_checkpoint, as_data
 from tests.tinylm import byte_tokenizer, random_model
 
@@ -279,7 +279,7 @@ def test_lines_that_are_no_documents_are_said(document, words, tmp_path, monkeyp
     (tmp_path / "role" / "test.jsonl").write_text(json.dumps({"id": "a", **document}) + "\n")
     root = Path(lm_eval.tasks.__file__).parent
     monkeypatch.setattr(
-        "lrmoclip.tasks._tasks_root",
+        "lrmoclip.evaluate.tasks._tasks_root",
         lambda: root / "mmlu/default" if "astrology" in words else root,
     )
     benchmark = {"task": "role", "kind": "harness", "metric": "acc"}

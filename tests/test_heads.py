@@ -12,8 +12,8 @@ import torch.nn.functional as F
 import transformers
 from torch import nn
 
-from lrmoclip.errors import UserError
-from lrmoclip.heads import Head, ScaleAndCap, head_of, supervised_hidden, supervised_logits
+from lrmoclip.core.errors import UserError
+from lrmoclip.core.heads import Head, ScaleAndCap, head_of, supervised_hidden, supervised_logits
 
 SMALL = {
     "vocab_size": 60,

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, T5Config
 
-from lrmoclip import config, fetching, files, hub
-from lrmoclip.cli import main
-from lrmoclip.errors import UserError
-from lrmoclip.published import sources
+from lrmoclip.cli.main import main
+from lrmoclip.config import scale as config
+from lrmoclip.core import files
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published import sources
+from lrmoclip.models import fetching, hub
 from tests.fakehub import TOKEN, FakeHub, Repo
 
 PAPER = Path(__file__).parents[1] / "workflow" / "config" / "paper.yaml"

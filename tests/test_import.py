@@ -44,7 +44,7 @@ sys.meta_path = [Installed() if finder is PathFinder else finder for finder in s
 TRAINING = """
 import tempfile, torch
 from lrmoclip import *
-from lrmoclip.heads import Head
+from lrmoclip.core.heads import Head
 
 limits = {"coverage": 0.9, "k_min": 1, "k_max": 4}
 bound = {"base": "x", "tokenizer": "x", "data": "x"}
@@ -77,7 +77,7 @@ def test_the_core_needs_torch_safetensors_and_numpy_alone():
 
 def test_the_command_line_says_what_to_install():
     done = python(
-        CORE + "from lrmoclip.cli import main\n"
+        CORE + "from lrmoclip.cli.main import main\n"
         "sys.exit(main('base --config a --base b --data c --out d'.split()))"
     )
     assert done.returncode == 2

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from lm_eval.models.huggingface import HFLM
 
-from lrmoclip import likelihood
-from lrmoclip.batches import encode
-from lrmoclip.likelihood import SharedContextLM
-from lrmoclip.precision import autocast
+from lrmoclip.core.precision import autocast
+from lrmoclip.data.batches import encode
+from lrmoclip.evaluate import likelihood
+from lrmoclip.evaluate.likelihood import SharedContextLM
 from tests.tinylm import VOCABULARY, byte_tokenizer, random_model
 
 FAMILIES = {

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrmoclip import kernels
-from lrmoclip.candidates import Candidates, select_candidates
-from lrmoclip.losses import ewc_penalty, probe, restricted_linear_cross_entropy
+from lrmoclip.core import kernels
+from lrmoclip.core.candidates import Candidates, select_candidates
+from lrmoclip.core.losses import ewc_penalty, probe, restricted_linear_cross_entropy
 from tests.conftest import Allocations
 from tests.reference.oracle import dense_logits, restricted_losses, union_losses
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from lrmoclip import angles, optim
-from lrmoclip.optim import MoClip
+from lrmoclip.core import angles, optim
+from lrmoclip.core.optim import MoClip
 from tests.conftest import Allocations
 from tests.reference.moclip_loop import MoClipLoop
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip.order import WINDOW, grouped, indices, portions
+from lrmoclip.data.order import WINDOW, grouped, indices, portions
 
 
 def test_every_record_comes_once_a_pass():

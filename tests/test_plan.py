@@ -15,11 +15,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrmoclip import commands, config, devices, plan, plan_check
-from lrmoclip.batches import collate
-from lrmoclip.benchmarks.steps import records
-from lrmoclip.errors import UserError
-from lrmoclip.footprint import (
+from lrmoclip.cli import commands
+from lrmoclip.config import scale as config
+from lrmoclip.core.errors import UserError
+from lrmoclip.cost import devices, plan, plan_check
+from lrmoclip.cost.footprint import (
     Part,
     Setting,
     Shape,
@@ -29,11 +29,13 @@ from lrmoclip.footprint import (
     training_flops,
     training_memory,
 )
-from lrmoclip.jobs import Jobs
-from lrmoclip.objectives import fisher_diagonal
-from lrmoclip.tables import KEYS, TABLE1
-from lrmoclip.training import Run, Source
-from lrmoclip.workload import Load, Workload
+from lrmoclip.cost.jobs import Jobs
+from lrmoclip.cost.workload import Load, Workload
+from lrmoclip.data.batches import collate
+from lrmoclip.methods.objectives import fisher_diagonal
+from lrmoclip.report.tables import KEYS, TABLE1
+from lrmoclip.speed.steps import records
+from lrmoclip.train.training import Run, Source
 from tests.conftest import DROP, METHODS, TINY, Allocations
 from tests.support.made import as_checkpoint
 from tests.test_training import POINT, SETTINGS

@@ -6,14 +6,15 @@ import copy
 import pytest
 import torch
 
-from lrmoclip import config, stage0
-from lrmoclip.batches import collate
-from lrmoclip.heads import head_of, supervised_hidden
-from lrmoclip.objectives import fisher_diagonal
-from lrmoclip.precision import autocast
-from lrmoclip.probes import ProbeBatch
-from lrmoclip.training import Run, Source
-from lrmoclip.workbench import Workbench
+from lrmoclip.config import scale as config
+from lrmoclip.core.heads import head_of, supervised_hidden
+from lrmoclip.core.precision import autocast
+from lrmoclip.data.batches import collate
+from lrmoclip.methods.objectives import fisher_diagonal
+from lrmoclip.train import stage0
+from lrmoclip.train.probes import ProbeBatch
+from lrmoclip.train.training import Run, Source
+from lrmoclip.train.workbench import Workbench
 from tests.conftest import TINY, Allocations
 from tests.test_training import (
     MOCLIP,

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from lrmoclip import commands, config
-from lrmoclip.pretraining import FAMILIES
-from lrmoclip.workbench import Workbench
+from lrmoclip.cli import commands
+from lrmoclip.config import scale as config
+from lrmoclip.models.scratch import FAMILIES
+from lrmoclip.train.workbench import Workbench
 from tests.conftest import TINY
 from tests.support.made import load
 

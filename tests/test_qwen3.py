@@ -10,10 +10,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lrmoclip import checkpoints, cli, config, files, training
-from lrmoclip.checkpoints import WEIGHTS
-from lrmoclip.pretraining import new_model
-from lrmoclip.workbench import base_fingerprint
+from lrmoclip.cli import main as cli
+from lrmoclip.config import scale as config
+from lrmoclip.core import files
+from lrmoclip.models import checkpoints
+from lrmoclip.models.checkpoints import WEIGHTS
+from lrmoclip.models.scratch import new_model
+from lrmoclip.train import training
+from lrmoclip.train.workbench import base_fingerprint
 from tests.conftest import TINY
 from tests.support.made import as_checkpoint, as_data, read_lines
 from tests.test_batches import TEMPLATE

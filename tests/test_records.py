@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip import files, records
-from lrmoclip.errors import UserError
+from lrmoclip.core import files
+from lrmoclip.core.errors import UserError
+from lrmoclip.data import records
 from tests.support.made import read_lines
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lrmoclip import commands, config
-from lrmoclip.errors import UserError
-from lrmoclip.render import NOT_KEPT
-from lrmoclip.runs import KEYS
+from lrmoclip.cli import commands
+from lrmoclip.config import scale as config
+from lrmoclip.core.errors import UserError
+from lrmoclip.report.evaluations import KEYS
+from lrmoclip.report.render import NOT_KEPT
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "results" / "reference"

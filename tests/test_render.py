@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from lrmoclip import render, tables
-from lrmoclip.general import general
-from lrmoclip.render import CONSOLE, MARKDOWN, STAND_INS
-from lrmoclip.runs import load, metrics_table
+from lrmoclip.report import render, tables
+from lrmoclip.report.counted import general
+from lrmoclip.report.evaluations import load, metrics_table
+from lrmoclip.report.render import CONSOLE, MARKDOWN, STAND_INS
 from tests.handmade import (
     ABOVE,
     AT_CHANCE,

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrmoclip import files
-from lrmoclip.probes import ProbeBatch
-from lrmoclip.resume import Checkpoint
-from lrmoclip.training import Run, Source, train
+from lrmoclip.core import files
+from lrmoclip.train.probes import ProbeBatch
+from lrmoclip.train.run_state import Checkpoint
+from lrmoclip.train.training import Run, Source, train
 from tests.conftest import TINY
 from tests.test_training import (
     MOCLIP,
@@ -220,7 +220,8 @@ def test_without_a_number_of_steps_nothing_is_kept(tmp_path, sources):
 # The command, its steps slowed down so that it can be killed between two of them.
 COMMAND = """
 import sys, time
-from lrmoclip import cli, training
+from lrmoclip.cli import main as cli
+from lrmoclip.train import training
 once, pause = training.Run.step, float(sys.argv[1])
 training.Run.step = lambda run: (time.sleep(pause), once(run))[1]
 sys.exit(cli.main(sys.argv[2:]))

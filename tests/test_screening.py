@@ -5,8 +5,9 @@ from math import comb
 
 import pytest
 
-from lrmoclip import files, screening
-from lrmoclip.errors import UserError
+from lrmoclip.core import files
+from lrmoclip.core.errors import UserError
+from lrmoclip.evaluate import screening
 from tests.support.made import as_data
 
 GENERAL = {

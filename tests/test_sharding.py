@@ -14,11 +14,13 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed import destroy_process_group, init_process_group
 
-from lrmoclip import cli, files, sharding
-from lrmoclip.checkpoints import WEIGHTS
-from lrmoclip.probes import ProbeBatch
-from lrmoclip.resume import Checkpoint
-from lrmoclip.training import Run, Source, train
+from lrmoclip.cli import main as cli
+from lrmoclip.core import files
+from lrmoclip.models.checkpoints import WEIGHTS
+from lrmoclip.train import sharding
+from lrmoclip.train.probes import ProbeBatch
+from lrmoclip.train.run_state import Checkpoint
+from lrmoclip.train.training import Run, Source, train
 from tests.conftest import TINY
 from tests.test_resume import BOUND, Killed
 from tests.test_training import (

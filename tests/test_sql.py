@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lrmoclip import sql
-from lrmoclip.errors import UserError
-from lrmoclip.sql import Judgement, judge
-from lrmoclip.sql_execution import run
+from lrmoclip.core.errors import UserError
+from lrmoclip.data import sql
+from lrmoclip.data.sql import Judgement, judge
+from lrmoclip.data.sql_execution import run
 from tests import cells
 from tests.reference import sql_judges
 

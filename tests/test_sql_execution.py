@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lrmoclip import sql_execution
-from lrmoclip.errors import UserError
-from lrmoclip.sql_execution import QueryFailed, execute, run
+from lrmoclip.core.errors import UserError
+from lrmoclip.data import sql_execution
+from lrmoclip.data.sql_execution import QueryFailed, execute, run
 from tests import cells
 from tests.cells import ENDLESS
 
@@ -196,7 +196,7 @@ def test_threads_get_the_answers_to_their_own_queries(database):
 PARENT = f"""
 import os, signal, sys, threading
 from pathlib import Path
-from lrmoclip.sql_execution import execute
+from lrmoclip.data.sql_execution import execute
 
 def endless():
     execute(Path(sys.argv[1]), "{ENDLESS.format("sum(n)")}", time_limit_s=30)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lrmoclip import sql_results
-from lrmoclip.sql_results import difference, matched
+from lrmoclip.data import sql_results
+from lrmoclip.data.sql_results import difference, matched
 
 examples = settings(max_examples=300, deadline=None, derandomize=True)
 CELLS = [

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrmoclip import CandidateStore, StoreWriter, select_candidates, stage0
-from lrmoclip.batches import Encoded
-from lrmoclip.heads import head_of
-from lrmoclip.store import shard_name
+from lrmoclip import CandidateStore, StoreWriter, select_candidates
+from lrmoclip.core.heads import head_of
+from lrmoclip.core.store import shard_name
+from lrmoclip.data.batches import Encoded
+from lrmoclip.train import stage0
 from tests.conftest import TINY, Allocations
 from tests.test_training import make_model, make_records
 
@@ -109,7 +110,9 @@ def test_only_supervised_positions_are_projected(tmp_path):
 # A command that takes small shards and its time, so that it can be killed in their midst.
 COMMAND = """
 import sys, time
-from lrmoclip import cli, stage0, store
+from lrmoclip.cli import main as cli
+from lrmoclip.train import stage0
+from lrmoclip.core import store
 store.StoreWriter.__init__.__kwdefaults__["shard_positions"] = 400
 once, pause = stage0.collect_batch, float(sys.argv[1])
 stage0.collect_batch = lambda *given: (time.sleep(pause), once(*given))[1]

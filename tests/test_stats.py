@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lrmoclip.stats import mean_interval
+from lrmoclip.report.statistics import mean_interval
 
 
 def simulate(rng, seeds=4, items=60, seed_sd=0.05, item_sd=0.4, noise_sd=0.2, benchmarks=1):

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset
 
-from lrmoclip import Candidates, CandidateStore, StoreWriter, files, select_candidates
-from lrmoclip.errors import UserError
-from lrmoclip.shards import GRID, bytes_per_position
-from lrmoclip.store import MANIFEST, shard_name
+from lrmoclip import Candidates, CandidateStore, StoreWriter, select_candidates
+from lrmoclip.core import files
+from lrmoclip.core.errors import UserError
+from lrmoclip.core.shards import GRID, bytes_per_position
+from lrmoclip.core.store import MANIFEST, shard_name
 from tests.conftest import Allocations
 from tests.support.made import reseal
 

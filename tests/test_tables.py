@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from lrmoclip import files, tables
-from lrmoclip.errors import UserError
-from lrmoclip.runs import METRICS, load, metrics_table
-from lrmoclip.tables import REGIMES, TABLE1, data_sizes, gather, regimes, to_csv
+from lrmoclip.core import files
+from lrmoclip.core.errors import UserError
+from lrmoclip.report import tables
+from lrmoclip.report.evaluations import METRICS, load, metrics_table
+from lrmoclip.report.tables import REGIMES, TABLE1, data_sizes, gather, regimes, to_csv
 from tests.handmade import ABOVE, METHODS, ROLES, hours, write_run, write_study
 from tests.support.made import as_data, reseal
 

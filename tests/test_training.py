@@ -9,14 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lrmoclip.batches import Encoded, collate
-from lrmoclip.heads import supervised_logits
-from lrmoclip.objectives import fisher_diagonal, outside_union
-from lrmoclip.order import indices
-from lrmoclip.probes import ProbeBatch, loss_spikes, rises
-from lrmoclip.stage0 import collect, is_cold
-from lrmoclip.store import CandidateStore, StoreWriter
-from lrmoclip.training import Run, Source, schedule, train
+from lrmoclip.core.heads import supervised_logits
+from lrmoclip.core.store import CandidateStore, StoreWriter
+from lrmoclip.data.batches import Encoded, collate
+from lrmoclip.data.order import indices
+from lrmoclip.methods.objectives import fisher_diagonal, outside_union
+from lrmoclip.train.probes import ProbeBatch, loss_spikes, rises
+from lrmoclip.train.stage0 import collect, is_cold
+from lrmoclip.train.training import Run, Source, schedule, train
 from tests.conftest import Allocations
 
 SETTINGS = {

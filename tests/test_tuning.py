@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from lrmoclip.errors import UserError
-from lrmoclip.tuning import choose
+from lrmoclip.core.errors import UserError
+from lrmoclip.train.tuning import choose
 
 
 def sweep(method: str, rows: list[tuple]) -> pd.DataFrame:

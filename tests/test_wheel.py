@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lrmoclip import config, wheel
-from lrmoclip.errors import UserError
+from lrmoclip.config import scale as config
+from lrmoclip.core.errors import UserError
+from lrmoclip.models import wheel
 
 SPEC = config.load(Path("workflow/config/smollm2.yaml")).base("smollm2-135m")
 

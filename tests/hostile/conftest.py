@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lrmoclip import files
+from lrmoclip.core import files
 from tests.support.made import run
 
 

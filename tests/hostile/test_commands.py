@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
-from lrmoclip import artefacts, checkpoints, files
-from lrmoclip.checkpoints import WEIGHTS
-from lrmoclip.errors import UserError
+from lrmoclip.core import artefacts, files
+from lrmoclip.core.errors import UserError
+from lrmoclip.models import checkpoints
+from lrmoclip.models.checkpoints import WEIGHTS
 from tests.conftest import TINY
 from tests.support.made import as_checkpoint, as_data, load, read_lines, reseal, run
 
@@ -192,7 +193,7 @@ def test_a_model_that_diverged_is_not_saved(given, tmp_path, value):
 
 
 def test_a_base_whose_training_diverges_is_said_and_not_saved(given, out, tmp_path, monkeypatch):
-    monkeypatch.setattr("lrmoclip.pretraining._accumulate", lambda model, data, chosen: math.nan)
+    monkeypatch.setattr("lrmoclip.models.scratch._accumulate", lambda model, data, chosen: math.nan)
     options = {key: given[key] for key in ("config", "base", "data")}
 
     status, said = in_a_fork(tmp_path / "said", "base", options | {"out": out})

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from lrmoclip import config
-from lrmoclip.errors import UserError
+from lrmoclip.config import scale as config
+from lrmoclip.core.errors import UserError
 from tests.conftest import METHODS, TINY, named
 
 BASE = "bases/qwen3-s0"

@@ -15,9 +15,9 @@ from lrmoclip import (
     restricted_linear_cross_entropy,
     select_candidates,
 )
-from lrmoclip.errors import UserError
-from lrmoclip.heads import head_of, supervised_hidden, supervised_logits
-from lrmoclip.losses import ewc_penalty, probe
+from lrmoclip.core.errors import UserError
+from lrmoclip.core.heads import head_of, supervised_hidden, supervised_logits
+from lrmoclip.core.losses import ewc_penalty, probe
 
 N, V, D = 3, 10, 4
 LOGITS = torch.randn(N, V, generator=torch.Generator().manual_seed(0))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lrmoclip import records
-from lrmoclip.errors import UserError
+from lrmoclip.core.errors import UserError
+from lrmoclip.data import records
 
 GOOD = b'{"id": "a", "prompt": "p", "answer": "x", "choices": ["x", "y"], "gold": 0}'
 # (the good line changed, or another line; what the error names)

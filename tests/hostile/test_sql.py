@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from lrmoclip.sql_execution import QueryFailed, run
+from lrmoclip.data.sql_execution import QueryFailed, run
 from tests import cells
 from tests.cells import ENDLESS
 

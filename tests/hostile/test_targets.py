@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lrmoclip.claims import Claim
+from lrmoclip.core.claims import Claim
 from tests.support.made import run
 
 

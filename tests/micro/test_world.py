@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from lrmoclip import files
-from lrmoclip.micro import facts, general, nl2sql, world
-from lrmoclip.micro import tokenizer as words
-from lrmoclip.micro.words import JARGON, NUMBER_COLUMNS, TEXT_COLUMNS
-from lrmoclip.sql_execution import execute
+from lrmoclip.core import files
+from lrmoclip.data.micro import facts, general, nl2sql, world
+from lrmoclip.data.micro import tokenizer as words
+from lrmoclip.data.micro.words import JARGON, NUMBER_COLUMNS, TEXT_COLUMNS
+from lrmoclip.data.sql_execution import execute
 from tests.support.made import read_lines
 
 FACTUAL = ("micro_mmlu", "micro_gpqa", "micro_math", "telecom")

@@ -3,7 +3,7 @@ the hub has them; all made up."""
 
 from pathlib import Path
 
-from lrmoclip.published import adapters, benchmarks, general, pins, sources
+from lrmoclip.data.published import adapters, benchmarks, general, pins, sources
 from tests.published.conftest import put, seal
 
 SUBJECTS = ("anatomy", "virology")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip.published import adapters, benchmarks, general, pins
-from lrmoclip.published.sources import Folder
+from lrmoclip.data.published import adapters, benchmarks, general, pins
+from lrmoclip.data.published.sources import Folder
 from tests.published import made_up
 from tests.published.made_up import collected
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip.errors import UserError
-from lrmoclip.published import nl2sql, telecom
-from lrmoclip.published.domain import assemble
-from lrmoclip.published.sources import Folder, Missing
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published import nl2sql, telecom
+from lrmoclip.data.published.domain import assemble
+from lrmoclip.data.published.sources import Folder, Missing
 from tests.published.conftest import put, query, seal, teleqna
 
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip.errors import UserError
-from lrmoclip.published import benchmarks, general, sources
-from lrmoclip.published.sampling import draw
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published import benchmarks, general, sources
+from lrmoclip.data.published.sampling import draw
 from tests.published import made_up
 from tests.published.made_up import collected
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmoclip.errors import UserError
-from lrmoclip.published import leakage
-from lrmoclip.published.domain import Domain
-from lrmoclip.published.leakage import Leak, Passage
-from lrmoclip.published.write import remove_leaks
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published import leakage
+from lrmoclip.data.published.domain import Domain
+from lrmoclip.data.published.leakage import Leak, Passage
+from lrmoclip.data.published.write import remove_leaks
 from tests.published.conftest import build
 
 SENTENCE = "the carrier sense range of a station sets how far it hears its neighbours well"

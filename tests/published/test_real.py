@@ -2,9 +2,9 @@
 
 import pytest
 
-from lrmoclip.published import leakage, nl2sql, telecom
-from lrmoclip.published.sources import Folder
-from lrmoclip.sql_execution import execute
+from lrmoclip.data.published import leakage, nl2sql, telecom
+from lrmoclip.data.published.sources import Folder
+from lrmoclip.data.sql_execution import execute
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from lrmoclip.errors import UserError
-from lrmoclip.published import general, sources
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published import general, sources
 from tests.published import made_up
 
 REPLAYED = 6 + 30 + 12 + 63  # records that can be drawn: articles, ARC, MMLU, MATH

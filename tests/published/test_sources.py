@@ -6,9 +6,9 @@ import json
 import datasets
 import pytest
 
-from lrmoclip.errors import UserError
-from lrmoclip.published import sources, telecom
-from lrmoclip.published.sources import Both, Folder, Hub, Missing, open_source
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published import sources, telecom
+from lrmoclip.data.published.sources import Both, Folder, Hub, Missing, open_source
 from tests.published.conftest import build, put, seal, teleqna
 
 ITEM = {"id": str, "question": str, "choices": list, "answer": int}

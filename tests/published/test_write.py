@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from lrmoclip.errors import UserError
-from lrmoclip.published.sources import Folder, Hub
-from lrmoclip.published.write import write
-from lrmoclip.sql_execution import execute
+from lrmoclip.core.errors import UserError
+from lrmoclip.data.published.sources import Folder, Hub
+from lrmoclip.data.published.write import write
+from lrmoclip.data.sql_execution import execute
 from tests.published.conftest import put, seal
 from tests.support.made import read_lines
 

@@ -1,7 +1,7 @@
 """MoClip, one tensor at a time, as the paper's equations read. No groups, no state_dict, no speed.
 
-Operations follow the order of `lrmoclip.optim` on whole tensors, so that the two agree to the bit
-on one thread.
+Operations follow the order of `core.optim` on whole tensors, so that the two agree to the bit on
+one thread.
 """
 
 import math

@@ -4,8 +4,10 @@ of data that was written by hand."""
 import json
 from pathlib import Path
 
-from lrmoclip import artefacts, checkpoints, files, records
-from lrmoclip.cli import main
+from lrmoclip.cli.main import main
+from lrmoclip.core import artefacts, files
+from lrmoclip.data import records
+from lrmoclip.models import checkpoints
 
 
 def run(command: str, **options) -> int:

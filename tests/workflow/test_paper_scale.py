@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from lrmoclip import config, hub
-from lrmoclip.published.pins import GENERAL
+from lrmoclip.config import scale as config
+from lrmoclip.data.published.pins import GENERAL
+from lrmoclip.models import hub
 from tests.workflow.test_snakefile import SNAKEMAKE
 
 FOLDER = Path(__file__).parents[2] / "workflow" / "config"

@@ -14,12 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lrmoclip.reproduce import MARK
+from lrmoclip.cli.reproduce import MARK
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-REPRODUCE = [sys.executable, "-m", "lrmoclip.reproduce", "--snakefile", str(ROOT / "Snakefile")]
+REPRODUCE = [sys.executable, "-m", "lrmoclip.cli.reproduce", "--snakefile", str(ROOT / "Snakefile")]
 TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
 RUNS = "results/tiny/qwen3-s0"
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -195,7 +195,10 @@ def test_a_snakemake_at_work_is_not_disturbed(tmp_path):
     sleep = [sys.executable, "-c", "import time; time.sleep(60)", "snakemake"]
     at_work = subprocess.Popen(sleep, cwd=tmp_path)  # by its words a Snakemake in this folder
     done = subprocess.run(
-        [sys.executable, "-m", "lrmoclip.reproduce"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "lrmoclip.cli.reproduce"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     at_work.kill()
     assert done.returncode == 2
@@ -205,7 +208,10 @@ def test_a_snakemake_at_work_is_not_disturbed(tmp_path):
 def test_results_that_cannot_be_written_are_one_line(tmp_path):
     (tmp_path / "results").write_text("a file where the folder should be")
     done = subprocess.run(
-        [sys.executable, "-m", "lrmoclip.reproduce"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "lrmoclip.cli.reproduce"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     [line] = done.stderr.splitlines()

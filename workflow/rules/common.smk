@@ -5,10 +5,10 @@ import shlex
 import sys
 from pathlib import Path
 
-from lrmoclip import config as configs
-from lrmoclip import failures
-from lrmoclip.errors import UserError
-from lrmoclip.reproduce import MARK
+from lrmoclip.config import scale as configs
+from lrmoclip.cli import failures
+from lrmoclip.core.errors import UserError
+from lrmoclip.cli.reproduce import MARK
 
 CONFIGS = Path(workflow.basedir) / "workflow" / "config"
 TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]

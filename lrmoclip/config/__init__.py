@@ -1,0 +1,1 @@
+"""A scale and the devices, as workflow/config/ describes them."""

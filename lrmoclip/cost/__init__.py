@@ -1,0 +1,1 @@
+"""What training costs: FLOPs, timings, charges; and what it will need."""

@@ -1,0 +1,1 @@
+"""Records, batches, the judge of SQL; the micro world and published sets."""

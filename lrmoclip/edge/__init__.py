@@ -1,0 +1,1 @@
+"""Where what a user writes is read, typed and checked."""

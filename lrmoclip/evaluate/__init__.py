@@ -1,0 +1,1 @@
+"""Benchmarks by lm-evaluation-harness, and the screening against chance."""

@@ -1,0 +1,1 @@
+"""The axes of a method, an entry each."""

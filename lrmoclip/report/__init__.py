@@ -1,0 +1,1 @@
+"""From the records of runs to tables, text and figures. Nothing here reads a model."""

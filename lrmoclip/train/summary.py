@@ -1,0 +1,49 @@
+"""What a run's log says in a few numbers: the content of `run.json`, and its warnings."""
+
+import statistics
+
+from lrmoclip.train.probes import loss_spikes, rises
+from lrmoclip.train.stage0 import is_cold
+from lrmoclip.train.training import Source
+
+
+def run_summary(log: list[dict], source: Source, settings: dict) -> dict:
+    """Totals and medians over the rows of `training.train`; statistics of the sets, if any."""
+    steps = [row for row in log if "loss" in row]
+    probes = [row for row in log if "probe_s" in row]
+    outside = [row["outside_mass"] for row in probes if "outside_mass" in row]
+    probe_records = min(settings["probe_records"], len(source.data))
+    summary = {
+        "steps": len(steps),
+        "tokens": sum(row["tokens"] for row in steps),
+        "supervised": sum(row["supervised"] for row in steps),
+        "loss": _mean(steps[-10:], "loss"),
+        "grad_norm": _median(steps, "grad_norm"),
+        "loss_spikes": loss_spikes([row["probe_cross_entropy"] for row in probes]),
+        "probe_cross_entropy": probes[-1]["probe_cross_entropy"],
+        "clip_rate": _mean(steps, "clip_rate"),
+        "median_angle": _median(steps, "median_angle"),
+        "outside_mass_start": outside[0] if outside else None,
+        "outside_mass": outside[-1] if outside else None,
+        "step_s": _median(steps, "step_s"),
+        "train_s": sum(row["step_s"] for row in steps),
+        "probe_s": sum(row["probe_s"] for row in probes),
+        "probe_tokens": len(probes) * sum(len(ids) - 1 for ids in source.data.ids[:probe_records]),
+    }
+    kept = source.store.manifest["statistics"] if source.store else {}
+    names = ("gold_in_set", "gold_in_set_eos", "set_size_mean", "set_size_max")
+    summary |= {name: kept.get(name) for name in names}
+    summary["warnings"] = [*filter(None, (is_cold(kept.get("gold_in_set")), rises(outside)))]
+    return summary
+
+
+def _values(rows: list[dict], name: str) -> list[float]:
+    return [row[name] for row in rows if name in row]
+
+
+def _mean(rows: list[dict], name: str) -> float | None:
+    return statistics.fmean(_values(rows, name)) if _values(rows, name) else None
+
+
+def _median(rows: list[dict], name: str) -> float | None:
+    return statistics.median(_values(rows, name)) if _values(rows, name) else None
