@@ -1,1 +1,2 @@
-"""Candidate sets, the store, the losses, heads, MoClip; and what is made of files. Imports nothing above."""
+"""Candidate sets, the store, the losses, heads, MoClip; and how files are made. It imports
+nothing from the wings above it."""

@@ -37,6 +37,10 @@ class Draft:
             finish, self._finish = self._finish, None
             finish()
 
+    def give_up(self) -> None:
+        """Leave what has the name, if anything, as it is."""
+        self._finish = None
+
 
 @contextmanager
 def folder(target: Path, kind: str) -> Iterator[Draft]:
@@ -59,24 +63,27 @@ def folder(target: Path, kind: str) -> Iterator[Draft]:
 
 
 @contextmanager
-def loose(described: Path, kind: str, *names: str) -> Iterator[Draft]:
+def loose(
+    described: Path, kind: str, *names: str, within: str | None = None
+) -> Iterator[Draft]:
     """Claim the JSON `described` and the files `names` beside it; the draft's folder is where these
-    are written. The JSON takes its name last: until then the files of an older one don't match it.
+    are written. The JSON takes its name first: whoever dies before the files have theirs leaves
+    what is known as ours, and not taken for whole.
 
-    As `folder`, of files. Without names, the JSON is all there is.
+    As `folder`, of files. Without names, the JSON is all there is. within: a kind of folder; in one
+    that is ours, so are the files of these names, whatever is left of them.
     """
     described = Path(described)
-    with _claimed(described, partial(_check_loose, kind=kind, names=names)) as claim:
+    with _claimed(described, partial(_check_loose, kind=kind, names=names, within=within)) as claim:
         claim.new.mkdir()
         draft = Draft(claim.new)
 
         def finish() -> None:
             digests = {name: files.sha256(draft.path / name) for name in names}
             about = {**draft.about, **({"files": digests} if names else {})}
-            for name in names:
-                (draft.path / name).replace(described.parent / name)
             files.write_sealed(claim.new / described.name, kind, about)
-            (claim.new / described.name).replace(described)
+            for name in (described.name, *names):
+                (draft.path / name).replace(described.parent / name)
 
         draft._finish = finish
         yield draft
@@ -233,11 +240,14 @@ def check_folder(target: Path, kind: str) -> None:
         )
 
 
-def _check_loose(described: Path, kind: str, names: tuple[str, ...]) -> None:
-    known = _ours(described)
-    ours = set(known.get("files", {})) if known.get("kind") == kind else set()
+def _check_loose(
+    described: Path, kind: str, names: tuple[str, ...], within: str | None = None
+) -> None:
+    known, ours = _ours(described), set()
     if known.get("kind") == kind:
-        ours.add(described.name)
+        ours = {described.name, *known.get("files", {})}
+    elif within and _ours(described.with_name(MANIFEST)).get("kind") == within:
+        ours = {described.name, *names}
     for name in (described.name, *names):
         path = described.with_name(name)
         if path.is_dir():

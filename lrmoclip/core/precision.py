@@ -3,7 +3,19 @@ gradients and the optimizer's state stay float32 in both."""
 
 import torch
 
-PRECISIONS = ("float32", "bfloat16")
+AUTO, PRECISIONS = "auto", ("float32", "bfloat16")
+
+
+def chosen(precision: str) -> str:
+    """One of `PRECISIONS`; for AUTO, bfloat16 where this machine's device has instructions for it.
+    A CPU without them took 3.4 times as long in bfloat16 as in float32."""
+    if precision != AUTO:
+        return precision
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if fast else "float32"
 
 
 def autocast(precision: str, device: torch.device, keep: bool = True) -> torch.autocast:

@@ -49,6 +49,7 @@ PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=1e18)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9)]
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 
 
 def by_key(**models: type[BaseModel]) -> Any:
@@ -80,6 +81,13 @@ def _one_of(models: dict[str, type], which: Callable, words: str = "should be a 
     members = [Annotated[model, Tag(f"<{name}>")] for name, model in models.items()]
     discriminator = Discriminator(tag, "one_of", words)
     return Annotated[Union[tuple(members)], discriminator]  # noqa: UP007
+
+
+def refuse_repeats(key: str, values: list) -> None:
+    """ValueError for a value that stands twice in a list."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{key}: {value!r} stands twice. Name each once")
 
 
 def read_yaml(path: Path, model: type[Model]) -> Model:

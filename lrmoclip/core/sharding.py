@@ -14,7 +14,7 @@ PATIENCE = timedelta(days=1)  # of processes that wait while one of them scores 
 
 def join() -> None:
     """Meet the other processes of a torchrun, if this is one of several."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if asked() == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -76,3 +76,8 @@ def everyone(value) -> list:
     values = [None] * ranks
     dist.all_gather_object(values, value)
     return values
+
+
+def asked() -> int:
+    """How many processes torchrun started, before they have met."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
