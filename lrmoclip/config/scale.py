@@ -1,206 +1,224 @@
-"""A scale's configuration: YAML, typed by `lrmoclip.config.schema`.
+"""A scale: its YAML file, typed, with the methods that it names, and what was chosen of it.
 
-Paths in a config are relative to the config's own folder."""
+Paths in a file are relative to the file's own folder."""
 
 import csv
 import hashlib
 import json
-import re
-from dataclasses import dataclass
+import os
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from lrmoclip.config.schema import MethodsFile, ScaleFile
+import yaml
+from pydantic import BaseModel, Field, model_validator
+
+from lrmoclip.config.parts import (
+    CONTEXT,
+    Averages,
+    Base,
+    Benchmark,
+    Data,
+    Domain,
+    Evaluation,
+    Ewc,
+    Prompting,
+    Scratch,
+    Stage0,
+    Stage1,
+    Threads,
+    Timing,
+    Tuning,
+)
 from lrmoclip.core import files
 from lrmoclip.core.errors import UserError
-from lrmoclip.edge.typed import read_yaml
+from lrmoclip.edge.typed import Count, Name, Text, Typed, read_yaml, refuse_repeats
+from lrmoclip.methods import Method, MethodsFile, Need
 
-# What `--config` may say.
-CHOICES = ("scales", "methods", "seeds", "domains", "data_dir")
+# Names become folders and files below results/, beside these.
+TAKEN = {"data", "own", "logs", "figures", "reference", "speed"}
+ScaleName = Annotated[str, Field(pattern=r"^[a-z0-9]+$")]
+BaseName = Annotated[str, Field(pattern=r"^[a-z0-9]+([.-]+[a-z0-9]+)*$", max_length=60)]
+RunSeed = Annotated[int, Field(ge=1, lt=2**31)]
+Rates = dict[tuple[str, str, str], float]
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A validated scale. `settings` is the YAML's content, `methods` maps names to their five axes
-    (and `label`)."""
+class Scale(Typed):
+    """One scale of the study, as its file says and as it was chosen.
 
-    path: Path
-    settings: dict
-    methods: dict[str, dict]
+    methods, seeds, chosen_domains: those that run (of the domains, all that are not optional, where
+    nothing was chosen). gpus: of one run, sharded by FSDP2, 0 for a CPU. precision: of forward
+    passes (auto: what the device is fast in); weights stay float32. plan: of sets, what is planned
+    with before they are there. points: every known method. path: of the user's file. data_dir: of
+    published data.
+    """
+
+    scale: ScaleName
+    methods_file: Text | None = None
+    data: Data
+    bases: Annotated[dict[BaseName, Base], Field(min_length=1)]
+    general: Annotated[dict[Name, Benchmark], Field(min_length=1)]
+    domains: Annotated[dict[Name, Domain], Field(min_length=1)]
+    methods: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[RunSeed], Field(min_length=1)]
+    seeds_per_job: Count
+    stage0: Stage0
+    stage1: Stage1
+    ewc: Ewc
+    evaluation: Evaluation
+    tuning: Tuning
+    learning_rates: Text
+    timing: Timing
+    threads: Threads
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    prompting: Prompting = Prompting()
+    gpus: Annotated[int, Field(ge=0, le=4096)] = 0
+    plan: dict[Name, Averages] = Field(default_factory=dict)
+    chosen_domains: list[Name] = Field(default_factory=list)
+    points: dict[Name, Method] = Field(default_factory=dict)
+    path: Path = Field(Path("scale"), strict=False)
+    data_dir: Text | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self):
+        for name in (self.scale, *self.bases):
+            if name in TAKEN:
+                raise ValueError(f"{name!r} names another folder of the results. Choose another")
+        refuse_repeats("methods", self.methods)
+        refuse_repeats("seeds", self.seeds)
+        for name, domain in self.domains.items():
+            if domain.folder is not None and domain.task != name:
+                raise ValueError(f"domains.{name}: task {domain.task}. Name it {name}, as its data")
+        if any(isinstance(base, Scratch) for base in self.bases.values()):
+            for where in (self.evaluation, *self.general.values(), *self.domains.values()):
+                if (most := where.max_new_tokens) and most >= CONTEXT:
+                    raise ValueError(
+                        f"max_new_tokens {most}: a base trained here reads {CONTEXT} tokens, with "
+                        "the prompt. Lower it"
+                    )
+        return self
 
     @property
     def name(self) -> str:
-        return self.settings["scale"]
+        return self.scale
 
-    def __getitem__(self, key: str):
-        return self.settings[key]
+    @property
+    def domains_to_run(self) -> list[str]:
+        return self.chosen_domains or [n for n, found in self.domains.items() if not found.optional]
 
-    def method(self, name: str) -> dict:
-        if name not in self.methods:
-            hint = f"Known methods: {', '.join(self.methods)}"
-            if name == "base":
-                hint = "The base model is always there and is not trained; do not list it"
-            raise UserError(f"{self.path}: unknown method {name!r}", hint)
-        return self.methods[name]
+    def run_settings(self, method: str, lr: float) -> str:
+        """Hash of everything in the config that the weights of a run follow from."""
+        point = self.method(method)
+        parts = [self.stage1, point.identity, lr, self.precision, self.prompting]
+        if Need.STORE in point.needs:
+            parts.append(self.stage0)
+        if Need.FISHER in point.needs:
+            parts.append(self.ewc)
+        return fingerprint(parts)
 
-    def base(self, name: str) -> dict:
-        return _known(self.path, "base", name, self["bases"])
+    def method(self, name: str) -> Method:
+        hint = "The base model is always there and is not trained; do not list it"
+        return self._known("method", name, self.points, hint if name == "base" else "")
 
-    def domain(self, name: str) -> dict:
-        return _known(self.path, "domain", name, self["domains"])
+    def base(self, name: str) -> BaseModel:
+        return self._known("base", name, self.bases)
+
+    def domain(self, name: str) -> Domain:
+        return self._known("domain", name, self.domains)
+
+    def _known(self, what: str, name: str, table: dict[str, Any], hint: str = "") -> Any:
+        if name not in table:
+            raise UserError(
+                f"{self.path}: unknown {what} {name!r}", hint or f"Known: {', '.join(table)}"
+            )
+        return table[name]
 
     def learning_rate(self, base: str, domain: str, method: str) -> float:
         """The tuned rate; raises UserError where the kept file has none."""
-        if (base, domain, method) not in self._learning_rates:
+        if (base, domain, method) not in self._rates:
             raise UserError(
-                f"{self._rates_path}: no learning rate for base {base}, domain {domain}, method "
+                f"{self.rates_path}: no learning rate for base {base}, domain {domain}, method "
                 f"{method}",
                 "Tune it first: .venv/bin/snakemake --cores all tuning",
             )
-        return self._learning_rates[base, domain, method]
+        return self._rates[base, domain, method]
 
     @cached_property
-    def _learning_rates(self) -> dict[tuple[str, str, str], float]:
-        if not self._rates_path.exists():
-            return {}
-        rows = list(csv.DictReader(files.read_text(self._rates_path).splitlines()))
-        rates: dict[tuple[str, str, str], float] = {}
-        for number, row in enumerate(rows, start=2):
-            place, again = f"{self._rates_path}, line {number}", "Restore it or tune again"
-            try:
-                key, lr = (row["base"], row["domain"], row["method"]), float(row["lr"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{place}: broken ({error!r})", again) from None
-            if row.get("scale", self.name) != self.name:
-                raise UserError(f"{place}: of the scale {row['scale']!r}, not {self.name!r}", again)
-            if not 0 < lr < 1:
-                raise UserError(f"{place}: broken (learning rate {lr})", again)
-            if key in rates:
-                raise UserError(f"{place}: a second rate of {' '.join(key)}", "Keep one of them")
-            rates[key] = lr
-        return rates
+    def _rates(self) -> Rates:
+        return _read_rates(self.rates_path, self.name) if self.rates_path.exists() else {}
 
     @property
-    def _rates_path(self) -> Path:
-        return (self.path.parent / self["learning_rates"]).resolve()
+    def rates_path(self) -> Path:
+        return (self.path.parent / self.learning_rates).resolve()
 
 
 def load(path: Path) -> Scale:
-    """Read and validate a scale's config and the methods it names.
+    """A scale from its file, or from a `resolved` one, with the methods that it knows.
 
-    Raises UserError with file, key and allowed values for the first thing that is wrong.
+    Raises UserError with file, key and what is allowed for the first thing that is wrong.
     """
     path = Path(path)
-    settings = as_written(read_yaml(path, ScaleFile))
-    methods_path = path.parent / settings["methods_file"]
-    document = as_written(read_yaml(methods_path, MethodsFile))
-    methods = {
-        name: {**document["defaults"], **point} for name, point in document["methods"].items()
-    }
-    scale = Scale(path, settings, methods)
-    for name in scale["methods"]:
+    scale = read_yaml(path, Scale)
+    methods_path = scale.path
+    if not scale.points:
+        if scale.methods_file is None:
+            raise UserError(f"{path}: no key 'methods_file'", "Name the file of the methods")
+        methods_path = path.parent / scale.methods_file
+        points = read_yaml(methods_path, MethodsFile).methods
+        scale = scale.model_copy(update={"points": points, "path": path})
+    for name in scale.methods:
         scale.method(name)
-    for name, point in methods.items():
-        _check_point(methods_path, name, point, scale["stage0"])
+    for name, point in scale.points.items():
+        try:
+            point.objective.narrowed(scale.stage0.model_dump())
+        except ValueError as error:
+            raise UserError(f"{methods_path}: methods.{name}.objective.{error}") from None
     return scale
 
 
-def as_written(document) -> dict:
-    """A checked file's content, without what it leaves to the defaults."""
-    return document.model_dump(exclude_unset=True, by_alias=True)
+def resolved(scale: Scale) -> str:
+    """The text of a file from which `load` gives the same scale: what was chosen, every default."""
+    content = scale.model_dump(mode="json", by_alias=True, exclude={"methods_file"})
+    # From here, so that a folder that is moved keeps what was chosen in it.
+    content["path"] = os.path.relpath(scale.path)
+    head = f"# What runs of {scale.path.name}, as it was chosen; made anew by each call.\n"
+    return head + yaml.safe_dump(content, sort_keys=False)
 
 
-def load_chosen(folder: Path, chosen: dict) -> dict[str, Scale]:
-    """The scales that Snakemake's `--config` asks for, by name.
-
-    chosen: `scales` (names of files in `folder`, or paths ending in .yaml; default micro),
-    `methods` and `seeds`, which replace the lists of every scale, `domains`, without which the
-    optional ones are left out, and `data_dir`, the folder of published data (of the rules alone).
-    Lists are comma-separated.
-    """
-    if unknown := [key for key in chosen if key not in CHOICES]:
-        raise UserError(
-            f"--config: unknown key {unknown[0]}",
-            f"Allowed keys: {', '.join(CHOICES)}",
-        )
-    scales = {}
-    for name in _listed({"scales": "micro", **chosen}, "scales"):
-        is_path = name.endswith(".yaml")
-        path = Path(name) if is_path else folder / f"{name}.yaml"
-        if not path.exists() or not (is_path or name in known(folder)):
-            raise UserError(
-                f"--config scales: unknown scale {name!r}", f"Known: {', '.join(known(folder))}"
-            )
-        scale = load(path)
-        _choose_domains(scale, chosen)
-        if "methods" in chosen:
-            scale.settings["methods"] = _listed(chosen, "methods")
-            for method in scale["methods"]:
-                scale.method(method)
-        if "seeds" in chosen:
-            seeds = _listed(chosen, "seeds")
-            # As they are written in a folder's name, so that each has one.
-            if not all(re.fullmatch("[1-9][0-9]{0,8}", seed) for seed in seeds):
-                raise UserError(
-                    f"--config seeds: {chosen['seeds']!r}",
-                    "Allowed: whole numbers from 1 to 999999999: 1,2,3",
-                )
-            scale.settings["seeds"] = [int(seed) for seed in seeds]
-        scales[scale.name] = scale
-    return scales
+def write_chosen(scales: dict[str, Scale], path: str) -> None:
+    """Write what was chosen of each scale to its `path` (a name with {scale}); a file that says so
+    already keeps its time, by which what depends on the choice is known to be done."""
+    for scale in scales.values():
+        target, text = Path(path.format(scale=scale.name)), resolved(scale)
+        if not target.is_file() or files.read_text(target) != text:
+            files.write_text(target.with_suffix(".new"), text)
+            target.with_suffix(".new").replace(target)
 
 
-def known(folder: Path) -> list[str]:
-    """The scales that have a file in `folder`."""
-    texts = {path.stem: files.read_text(path) for path in sorted(folder.glob("*.yaml"))}
-    return [name for name, text in texts.items() if f"\nscale: {name}\n" in text]
+def fingerprint(value: Any) -> str:
+    """Short hash of settings, the same for equal content."""
 
+    def plain(part: Any) -> Any:
+        return part.model_dump(mode="json", by_alias=True)
 
-def _choose_domains(scale: Scale, chosen: dict) -> None:
-    domains = scale["domains"]
-    names = [name for name in domains if not domains[name].get("optional")]
-    if "domains" in chosen:
-        names = _listed(chosen, "domains")
-    scale.settings["domains"] = {name: scale.domain(name) for name in names}
-
-
-def needs_sets(method: dict) -> bool:
-    """Whether a method reads the candidate store."""
-    return method["objective"]["name"] != "full"
-
-
-def _listed(chosen: dict, key: str) -> list[str]:
-    parts = [part for part in str(chosen[key]).replace(" ", ",").split(",") if part]
-    if not parts or len(set(parts)) < len(parts):
-        raise UserError(
-            f"--config {key}: {str(chosen[key])!r}", "Name each once, at least one: a,b,c"
-        )
-    return parts
-
-
-def fingerprint(value) -> str:
-    """Short hash of a JSON-serialisable value, the same for equal content."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_point(path: Path, name: str, point: dict, stage0: dict) -> None:
-    """What a method's own file can't know: what Stage 0 collected bounds what it reads."""
-    objective, place = point["objective"], f"{path}: methods.{name}.objective"
-    for key in ("coverage", "k_max"):
-        if objective.get(key, 0) > stage0[key]:
-            raise UserError(
-                f"{place}.{key}: {objective[key]} is wider than Stage 0's {stage0[key]}",
-                f"Raise stage0.{key} in the scale's config",
-            )
-    if objective.get("k_max", stage0["k_min"]) < stage0["k_min"]:
-        raise UserError(
-            f"{place}.k_max: {objective['k_max']} is below Stage 0's k_min {stage0['k_min']}",
-            "Raise k_max",
-        )
-
-
-def _known(path: Path, what: str, name: str, table: dict) -> dict:
-    if name not in table:
-        raise UserError(f"{path}: unknown {what} {name!r}", f"Known: {', '.join(table)}")
-    return table[name]
+def _read_rates(path: Path, scale: str) -> Rates:
+    rates: Rates = {}
+    rows = csv.DictReader(files.read_text(path).splitlines())
+    for number, row in enumerate(rows, start=2):
+        place, again = f"{path}, line {number}", "Restore it or tune again"
+        try:
+            key, lr = (row["base"], row["domain"], row["method"]), float(row["lr"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{place}: broken ({error!r})", again) from None
+        if row.get("scale", scale) != scale:
+            raise UserError(f"{place}: of the scale {row['scale']!r}, not {scale!r}", again)
+        if not 0 < lr < 1:
+            raise UserError(f"{place}: broken (learning rate {lr})", again)
+        if key in rates:
+            raise UserError(f"{place}: a second rate of {' '.join(key)}", "Keep one of them")
+        rates[key] = lr
+    return rates
