@@ -1,0 +1,103 @@
+"""The paper's objective, cross-entropy over stored candidate sets, and its variants:
+
+    loss_t = logsumexp(z_j, j in D_t) - z_y
+
+with D_t = S_t, or the union of the batch's sets, or that and tokens drawn outside of it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import model_validator
+
+from lrmoclip.edge.typed import Count, PositiveShare
+from lrmoclip.methods.axes import REPAIR, REPLAY, Context, Loss, Need, Objective, Shape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lrmoclip.data.batches import Encoded
+
+
+class Restricted(Objective):
+    """denominator, negatives: as in `restricted_linear_cross_entropy`, so many tokens being drawn.
+    coverage, k_max: at which the store is read, its own where they are not given."""
+
+    name: Literal["restricted"] = "restricted"
+    denominator: Literal["own", "union"] = "own"
+    negatives: Count | None = None
+    coverage: PositiveShare | None = None
+    k_max: Count | None = None
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.STORE})
+
+    @model_validator(mode="after")
+    def _negatives_need_the_union(self):
+        if self.negatives and self.denominator != "union":
+            raise ValueError("negatives need the union. Set denominator: union")
+        return self
+
+    @property
+    def family(self) -> str:
+        return REPLAY if self.denominator == "own" else REPAIR
+
+    def start(self, data: "Encoded") -> Loss:
+        return Loss(self._loss)
+
+    def _loss(self, context: Context) -> "Tensor":
+        from lrmoclip.core.heads import head_of, supervised_hidden
+        from lrmoclip.core.losses import restricted_linear_cross_entropy
+
+        batch, sets, drawn = context.batch, context.sets, None
+        hidden = supervised_hidden(context.model, batch.input_ids, batch.supervised)  # (N, d)
+        head = head_of(context.model)
+        if self.negatives:
+            drawn = outside_union(sets.union(), len(head.weight), self.negatives, context.dice)
+        return restricted_linear_cross_entropy(
+            hidden,
+            candidates=sets,
+            targets=batch.gold,
+            denominator=self.denominator,
+            negatives=drawn,
+            **head._asdict(),
+        )
+
+    def narrowed(self, stored: Mapping) -> dict | None:
+        asked = {"coverage": self.coverage, "k_max": self.k_max}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        for key, value in asked.items():
+            if value > stored[key]:
+                raise ValueError(
+                    f"{key}: {value} is wider than Stage 0's {stored[key]}. Raise stage0.{key} in "
+                    "the scale's config"
+                )
+        if asked.get("k_max", stored["k_max"]) < stored["k_min"]:
+            raise ValueError(
+                f"k_max: {self.k_max} is below Stage 0's k_min {stored['k_min']}. Raise k_max"
+            )
+        kept = {key: stored[key] for key in ("coverage", "k_min", "k_max")}
+        return {**kept, **asked} if asked else None
+
+    def products(self, shape: Shape, set_size: float) -> float:
+        return shape.d * set_size
+
+    def values(self, positions: float, shape: Shape, set_size: float) -> float:
+        """`kernels`: the union's block, or set by set where that is smaller; the rows in use."""
+        pairs = positions * set_size
+        union = min(shape.vocabulary, pairs) + (self.negatives or 0)
+        block = positions * union
+        if self.denominator == "own":
+            block = min(block, 4 * pairs)
+        return 3 * block + 2 * union * shape.d + 4 * pairs
+
+
+def outside_union(
+    union: "Tensor", vocabulary: int, count: int, dice: "torch.Generator"
+) -> "Tensor":
+    """`count` distinct token ids (all, if fewer) drawn uniformly outside `union`, int64."""
+    import torch
+
+    outside = torch.ones(vocabulary, dtype=torch.bool)
+    outside[union.cpu()] = False
+    ids = outside.nonzero().squeeze(1)
+    return ids[torch.randperm(len(ids), generator=dice)[:count]].to(union.device)
