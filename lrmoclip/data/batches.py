@@ -10,7 +10,6 @@ from torch import Tensor
 from lrmoclip.core.errors import UserError
 
 IGNORE = -100
-PLAIN = {"chat_template": False}
 
 
 @dataclass(frozen=True)
@@ -69,16 +68,16 @@ class Batch:
 
 
 def encode(
-    records: list[dict], tokenizer, prompting: dict | None = None, context: int | None = None
+    records: list[dict], tokenizer, chat: bool = False, context: int | None = None
 ) -> Encoded:
-    """Tokenise each record's framed prompt, its answer and the end of sequence.
+    """Tokenise each record's framed prompt, its answer and the end of sequence; what the tokenizer
+    puts before a text (`before`) stands before each, as lm-eval has it.
 
-    prompting: the scale's, plain by default (see `framed`). context: tokens that the model can
-    read. UserError where the prompting asks for a chat template that the tokenizer lacks, and for a
-    record beyond the context.
+    chat: see `framed`. context: tokens that the model can read. UserError where a chat template is
+    asked for that the tokenizer lacks, and for a record beyond the context.
     """
-    chat = (prompting or PLAIN)["chat_template"]
-    prompts = framed([r["prompt"] for r in records], tokenizer, prompting)
+    prompts = framed([r["prompt"] for r in records], tokenizer, chat)
+    head = [] if chat and begins(prompts, tokenizer) else before(tokenizer)
     first = tokenizer(prompts, add_special_tokens=False)["input_ids"]
     answers = [r["answer"] for r in records]
     if chat:  # the model is handed these tokens: none may merge with the answer's
@@ -87,7 +86,7 @@ def encode(
     else:
         texts = [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)]
         whole = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    eos = tokenizer.eos_token_id
+    eos, whole = tokenizer.eos_token_id, [[*head, *ids] for ids in whole]
     for record, ids in zip(records, whole, strict=True):
         if context is not None and len(ids) > context:
             raise UserError(
@@ -96,21 +95,34 @@ def encode(
             )
     return Encoded(
         ids=[torch.tensor([*ids, eos]) for ids in whole],
-        prompt_lengths=[len(p) for p in first],
+        prompt_lengths=[len(head) + len(p) for p in first],
         pad_id=eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         eos_id=eos,
     )
 
 
-def framed(prompts: list[str], tokenizer, prompting: dict | None = None) -> list[str]:
+def before(tokenizer) -> list[int]:
+    """The ids that a tokenizer puts before a text, such as the beginning of sequence."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    marked = tokenizer("a")["input_ids"]
+    starts = (i for i in range(len(marked)) if marked[i : i + len(plain)] == plain)
+    return marked[: next(starts, 0)]
+
+
+def begins(prompts: list[str], tokenizer) -> bool:
+    """Whether a chat template has written the beginning of sequence already."""
+    first = tokenizer.bos_token
+    return bool(first and prompts) and prompts[0].startswith(first)
+
+
+def framed(prompts: list[str], tokenizer, chat: bool = False) -> list[str]:
     """What a model reads before it answers.
 
-    Plain (`chat_template: false`), that is the prompt, and a space stands before the answer. Else
-    it is the prompt as a user's only message in the tokenizer's chat template, up to where the
-    answer begins at once; without `thinking` a template that knows the word leaves it out.
+    Plain, that is the prompt, and a space stands before the answer. With `chat` it is the prompt as
+    a user's only message in the tokenizer's chat template, up to where the answer begins at once:
+    a template that knows of thinking leaves it out.
     """
-    prompting = prompting or PLAIN
-    if not prompting["chat_template"]:
+    if not chat:
         return prompts
     if not tokenizer.chat_template:
         raise UserError(
@@ -121,7 +133,7 @@ def framed(prompts: list[str], tokenizer, prompting: dict | None = None) -> list
         [[{"role": "user", "content": prompt}] for prompt in prompts],
         tokenize=False,
         add_generation_prompt=True,
-        enable_thinking=prompting.get("thinking", False),
+        enable_thinking=False,
     )
 
 

@@ -4,6 +4,7 @@ tokenised, options of which gold is one, ids that stand once."""
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -59,8 +60,38 @@ NEEDED = {"choice": ("choices", "gold"), "generate": (), "sql": ("database",)}
 
 
 def folder(path: Path) -> artefacts.Folder:
-    """A scale's data folder: `<set>/<split>.jsonl`, and what its manifest says of them."""
+    """A data folder: `<set>/<split>.jsonl`, and what its manifest says of them."""
     return artefacts.Folder(path, KIND, "lrmoclip data")
+
+
+class Data:
+    """A scale's data folder and, after it, those of domains of the user's own, read as one."""
+
+    def __init__(self, paths: Path | Iterable[Path]) -> None:
+        several = [paths] if isinstance(paths, str | Path) else paths
+        self._folders = [folder(path) for path in several]
+        self.path = self._folders[0].path
+
+    @property
+    def about(self) -> dict:
+        """What the manifests say, together."""
+        keys = ("files", "missing", "chance", "sets")
+        return {
+            k: {n: v for f in self._folders for n, v in f.about.get(k, {}).items()} for k in keys
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return any(name in each for each in self._folders)
+
+    def file(self, name: str) -> Path:
+        """As `artefacts.Folder.file`."""
+        return self._holder(name).file(name)
+
+    def digest(self, name: str) -> str:
+        return self._holder(name).digest(name)
+
+    def _holder(self, name: str) -> artefacts.Folder:
+        return next((each for each in self._folders if name in each), self._folders[0])
 
 
 def split_of(task: str, split: str) -> str:
@@ -88,6 +119,23 @@ def read_documents(path: Path) -> list[Document]:
     documents = _read(path, Document)
     _refuse_repeats(path, documents)
     return documents
+
+
+def sizes(data: Data, domains: Iterable[str]) -> dict[str, dict]:
+    """By domain: `train_records`, None for a set without training data, and `chance`, the mean of
+    1 / choices over its test items, None where an answer is not a choice; nothing of a domain that
+    is not there."""
+    found = {}
+    for domain in domains:
+        train, test = (split_of(domain, split) for split in ("train", "test"))
+        if test not in data:
+            continue
+        choices = [len(item.get("choices", ())) for item in read(data.file(test))]
+        found[domain] = {
+            "train_records": len(read(data.file(train))) if train in data else None,
+            "chance": fmean(1 / count for count in choices) if all(choices) else None,
+        }
+    return found
 
 
 def _read(path: Path, kind: type) -> list[Any]:

@@ -8,7 +8,7 @@ of sql-eval in SQLite's dialect with its databases there is none.
 from pathlib import Path
 
 from lrmoclip.core.errors import UserError
-from lrmoclip.data.published.domain import Domain, assemble
+from lrmoclip.data.domain import Domain, assemble
 from lrmoclip.data.published.sources import Source
 from lrmoclip.data.sql_execution import QueryFailed, execute
 

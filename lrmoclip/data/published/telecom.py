@@ -5,7 +5,7 @@ from random import Random
 from string import ascii_uppercase
 
 from lrmoclip.core.errors import UserError
-from lrmoclip.data.published.domain import Domain, assemble
+from lrmoclip.data.domain import Domain, assemble
 from lrmoclip.data.published.sources import Source
 
 FIELDS = {"id": str, "question": str, "choices": list, "answer": int, "category": str}

@@ -3,12 +3,12 @@
 A record that is drawn stays drawn when more are asked for, and keeps its place in the source.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from lrmoclip.core.errors import UserError
+from lrmoclip.data.leakage import normal_sql
 
 # Of the training records, where neither the source nor the configuration says how many.
 _VALIDATION_SHARE = 0.1
@@ -48,9 +48,9 @@ def assemble(name: str, pools: dict[str, list[dict]], settings: dict, seed: int)
     settings: sizes by split; one left out means all, and a tenth of train for a validation
     split that the source lacks. Raises UserError where fewer records are available.
     """
-    pools = dict(pools)
+    pools, settings = dict(pools), {k: v for k, v in settings.items() if v is not None}
     if "validation" not in pools:
-        size = settings.get("validation", round(_VALIDATION_SHARE * len(pools["train"])))
+        size = settings.get("validation", max(1, round(_VALIDATION_SHARE * len(pools["train"]))))
         pools["train"], pools["validation"] = _hold_out(
             pools["train"], size, Random(f"{seed}-{name}-validation")
         )
@@ -69,12 +69,28 @@ def assemble(name: str, pools: dict[str, list[dict]], settings: dict, seed: int)
 
 
 def _hold_out(pool: list[dict], size: int, dice: Random) -> tuple[list[dict], list[dict]]:
-    """(the rest, `size` records whose question is asked once)."""
-    times = Counter(record["question"].casefold() for record in pool)
-    once = [i for i, record in enumerate(pool) if times[record["question"].casefold()] == 1]
-    held = set(dice.sample(once, min(size, len(once))))
+    """(the rest, at least `size` records that have nothing in common with it, if so many are
+    there). Questions that are asked once, or of SQL all that one query answers: by question, the
+    same query would be trained on and validated with."""
+    groups: dict[tuple, list[int]] = {}
+    for i, record in enumerate(pool):
+        groups.setdefault(_in_common(record), []).append(i)
+    if any("database" in record for record in pool):
+        held: set[int] = set()
+        for key in dice.sample(list(groups), len(groups)):
+            if len(held) < size:
+                held.update(groups[key])
+    else:
+        once = [i for group in groups.values() for i in group if len(group) == 1]
+        held = set(dice.sample(once, min(size, len(once))))
     rest = [record for i, record in enumerate(pool) if i not in held]
     return rest, _in_place(pool, list(held))
+
+
+def _in_common(record: dict) -> tuple:
+    if "database" in record:
+        return record["database"], normal_sql(record["answer"])
+    return (record["question"].casefold(),)
 
 
 def _order(pool: list[dict], seed: str) -> list[int]:
