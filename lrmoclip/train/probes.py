@@ -1,6 +1,6 @@
 """What a run watches on a fixed probe batch: the full cross-entropy, from which loss spikes are
-judged, and the outside mass of the stored sets under the current model. Both stream over chunks of
-the vocabulary."""
+judged, and the outside mass of its sets under the current model. Both stream over chunks of the
+vocabulary."""
 
 import statistics
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from lrmoclip.core.heads import head_of, supervised_hidden
 from lrmoclip.core.losses import probe
 from lrmoclip.core.precision import autocast
 from lrmoclip.data.batches import collate
-from lrmoclip.train.training import Source
+from lrmoclip.train.run import Run
 
 SPIKE_MADS, SPIKE_FLOOR = 5.0, 0.1  # nats above the running median
 RISE, HIGH = 2.0, 0.05  # an outside mass that doubles and passes 5 % is worth a warning
@@ -19,21 +19,20 @@ RISE, HIGH = 2.0, 0.05  # an outside mass that doubles and passes 5 % is worth a
 
 @dataclass(frozen=True)
 class ProbeBatch:
-    """The first `records` of a source, at every call the same."""
+    """The first `records` of a run's domain, at every call the same."""
 
-    source: Source
     records: int
-    precision: str = "float32"
 
     @torch.no_grad()
-    def measure(self, model) -> dict[str, float]:
+    def measure(self, run: Run) -> dict[str, float]:
         """Mean full cross-entropy (nats) and, where there are sets, mean outside mass (0 to 1)."""
-        chosen = list(range(min(self.records, len(self.source.data))))
-        batch = collate(self.source.data, chosen).to(model.device)
-        sets = self.source.store.batch(chosen).to(model.device) if self.source.store else None
+        model, source = run.model, run.domain
+        chosen = list(range(min(self.records, len(source.data))))
+        batch = collate(source.data, chosen).to(model.device)
+        sets = run.loss.sets(batch, source.sets(chosen, model.device))
         training = model.training
         model.eval()
-        with autocast(self.precision, model.device, keep=False):
+        with autocast(run.precision, model.device, keep=False):
             hidden = supervised_hidden(model, batch.input_ids, batch.supervised)
             seen = probe(hidden, candidates=sets, targets=batch.gold, **head_of(model)._asdict())
         model.train(training)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run under way: trained weights, the optimizer's state, generators and the log.
+"""The state of a run under way: trained weights, the optimizer's state, generators and the log.
 
 From one a run goes on to the same weights, to the bit, as if it had never been disturbed. Where the
 order of the data stands follows from the number of steps."""
@@ -15,21 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lrmoclip.core import files
+from lrmoclip.core import files, sharding
 from lrmoclip.core.artefacts import check_digest
 from lrmoclip.core.errors import UserError
-from lrmoclip.train import sharding
 
 KIND = "run state"
 
 
-class Checkpoint:
-    """The last checkpoint of one run, in `folder`: `step<n>/rank<r>.safetensors` and `.json`.
+class RunState:
+    """The last state of one run under way, in `folder`: `step<n>/rank<r>.safetensors` and `.json`.
 
-    bound: what a run must share with a checkpoint to go on from it (hashes of config, base, data;
-    seed), JSON-serialisable. every: steps between checkpoints, None for none. The folder is the
-    caller's to name, and goes with `remove`; it holds one whole checkpoint, and while the
-    next is written two. Each process of a sharded run keeps its own shards.
+    bound: what a run must share with a state to go on from it (hashes of config, base, data; seed),
+    JSON-serialisable. every: steps between states, None for none. The folder is the caller's to
+    name, and goes with `remove`; it holds one whole state, and while the next is written two. Each
+    process of a sharded run keeps its own shards.
     """
 
     def __init__(self, folder: Path, bound: dict, every: int | None) -> None:
@@ -65,10 +64,10 @@ class Checkpoint:
                     shutil.rmtree(older)
 
     def restore(self, run) -> list[dict]:
-        """Bring a fresh run to where the checkpoint was taken and return its log; a run without a
-        checkpoint stays as it is, with an empty one.
+        """Bring a fresh run to where the state was taken and return its log; a run without a state
+        stays as it is, with an empty one.
 
-        Warns of a checkpoint that is damaged or of another run, and begins again.
+        Warns of a state that is damaged or of another run, and begins again.
         """
         kept = sorted(self._kept(), key=_steps, reverse=True)
         if not self.every or not kept:
@@ -92,7 +91,7 @@ class Checkpoint:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _read(self, path: Path) -> tuple[list[dict], str | None]:
-        """The log of a checkpoint, and what is wrong with it."""
+        """The log of a state, and what is wrong with it."""
         try:
             about = files.read_sealed(path.with_suffix(".json"), KIND)
             if about["bound"] != json.loads(json.dumps(self.bound)):
@@ -124,23 +123,28 @@ def _state(run) -> Iterator[tuple[str, Tensor]]:
 def _load(run, state: dict[str, Tensor]) -> None:
     """The inverse of `_state`, into a run that has taken no step."""
     keys = sorted({name.split("/")[1] for name in state if name.startswith("optimizer/")})
-    moments = {}
-    for i, (name, parameter) in enumerate(run.parameters.items()):
+    for name, parameter in run.parameters.items():
         sharding.local(parameter).copy_(state[f"weights/{name}"])
-        found = {key: state.get(f"optimizer/{key}/{name}") for key in keys}
-        moments[i] = {
-            key: value if key == "step" else _as_moment(parameter, value)
-            for key, value in found.items()
-            if value is not None
-        }
+    # An optimizer's own dictionary numbers its parameters, group after group.
+    name_of = {parameter: name for name, parameter in run.parameters.items()}
     groups = run.optimizer.state_dict()["param_groups"]
+    numbers = [number for group in groups for number in group["params"]]
+    held = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    moments = {}
+    for number, parameter in zip(numbers, held, strict=True):
+        found = {key: state.get(f"optimizer/{key}/{name_of[parameter]}") for key in keys}
+        moments[number] = {
+            key: _as_moment(parameter, value) for key, value in found.items() if value is not None
+        }
     run.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for name, (_, put) in _generators(run).items():
         put(state[f"generators/{name}"])
 
 
 def _as_moment(parameter: Tensor, value: Tensor) -> Tensor:
-    """What lies in this process, as a tensor of the parameter's shape and shards."""
+    """What lies in this process, as a tensor of the parameter's shards where it has its shape."""
+    if value.shape != sharding.local(parameter).shape:
+        return value  # such as a count of steps
     moment = torch.zeros_like(parameter, dtype=value.dtype)
     sharding.local(moment).copy_(value)
     return moment

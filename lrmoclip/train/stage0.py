@@ -5,6 +5,7 @@ and what is found streams into a store."""
 import torch
 from tqdm import tqdm
 
+from lrmoclip.config.parts import Stage0
 from lrmoclip.core.candidates import Candidates, select_candidates
 from lrmoclip.core.heads import head_of, supervised_hidden
 from lrmoclip.core.precision import autocast
@@ -16,14 +17,13 @@ LOW_GOLD_IN_SET = 0.9
 
 
 def collect(
-    model, data: Encoded, settings: dict, writer: StoreWriter, precision: str = "float32"
+    model, data: Encoded, settings: Stage0, writer: StoreWriter, precision: str = "float32"
 ) -> None:
     """Add the sets of all records of `data` that the writer does not hold yet.
 
-    settings: coverage, k_min, k_max, batch_size (records a forward pass). precision: of the body;
-    the projection is in the weight's dtype, as the loss has it.
+    precision: of the body; the projection is in the weight's dtype, as the loss has it.
     """
-    size, supervised = settings["batch_size"], data.supervised
+    size, supervised = settings.batch_size, data.supervised
     with tqdm(total=len(data), initial=writer.records, desc="stage 0", mininterval=5) as bar:
         for start in range(writer.records, len(data), size):
             sets, gold = collect_batch(model, data, start, settings, precision)
@@ -33,14 +33,14 @@ def collect(
 
 @torch.no_grad()
 def collect_batch(
-    model, data: Encoded, start: int, settings: dict, precision: str = "float32"
+    model, data: Encoded, start: int, settings: Stage0, precision: str = "float32"
 ) -> tuple[Candidates, torch.Tensor]:
     """Sets and targets (N,) of the positions of one forward pass, the records from `start` on."""
-    stop = min(start + settings["batch_size"], len(data))
+    stop = min(start + settings.batch_size, len(data))
     batch = collate(data, list(range(start, stop))).to(model.device)
     with autocast(precision, model.device):
         hidden = supervised_hidden(model, batch.input_ids, batch.supervised)  # (N, d)
-    head, limits = head_of(model), {key: settings[key] for key in ("coverage", "k_min", "k_max")}
+    head, limits = head_of(model), settings.model_dump(include={"coverage", "k_min", "k_max"})
     rows = max(1, LOGITS // len(head.weight))
     parts = [
         select_candidates(head.logits(states), gold, **limits).to("cpu")

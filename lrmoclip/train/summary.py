@@ -3,16 +3,17 @@
 import statistics
 
 from lrmoclip.train.probes import loss_spikes, rises
+from lrmoclip.train.run import Run
 from lrmoclip.train.stage0 import is_cold
-from lrmoclip.train.training import Source
 
 
-def run_summary(log: list[dict], source: Source, settings: dict) -> dict:
-    """Totals and medians over the rows of `training.train`; statistics of the sets, if any."""
+def run_summary(log: list[dict], run: Run) -> dict:
+    """Totals and medians over the rows of `run.train`; statistics of the sets, if any."""
     steps = [row for row in log if "loss" in row]
     probes = [row for row in log if "probe_s" in row]
     outside = [row["outside_mass"] for row in probes if "outside_mass" in row]
-    probe_records = min(settings["probe_records"], len(source.data))
+    source = run.domain
+    probe_records = min(run.settings.probe_records, len(source.data))
     summary = {
         "steps": len(steps),
         "tokens": sum(row["tokens"] for row in steps),
@@ -28,9 +29,10 @@ def run_summary(log: list[dict], source: Source, settings: dict) -> dict:
         "step_s": _median(steps, "step_s"),
         "train_s": sum(row["step_s"] for row in steps),
         "probe_s": sum(row["probe_s"] for row in probes),
-        "probe_tokens": len(probes) * sum(len(ids) - 1 for ids in source.data.ids[:probe_records]),
+        "probe_tokens": len(probes) * sum(source.data.lengths[:probe_records]),
     }
     kept = source.store.manifest["statistics"] if source.store else {}
+    kept = {"set_size_mean": run.loss.size, "set_size_max": run.loss.size} | kept
     names = ("gold_in_set", "gold_in_set_eos", "set_size_mean", "set_size_max")
     summary |= {name: kept.get(name) for name in names}
     summary["warnings"] = [*filter(None, (is_cold(kept.get("gold_in_set")), rises(outside)))]

@@ -6,14 +6,15 @@ from statistics import fmean
 
 import pandas as pd
 
+from lrmoclip.core import sharding
 from lrmoclip.core.errors import UserError
 from lrmoclip.evaluate import screening
 from lrmoclip.evaluate.harness import Evaluator, score
 from lrmoclip.models import checkpoints
-from lrmoclip.train import sharding
-from lrmoclip.train.training import train
+from lrmoclip.train.run import Diverged, train
 from lrmoclip.train.workbench import Workbench
 
+KIND, RATES = "tuning", "learning rates"  # of artefacts
 KEYS = ["scale", "base", "domain", "method"]
 SWEEP = [*KEYS, "domain_gain", "general_loss", "lr"]
 
@@ -28,18 +29,19 @@ def sweep(bench: Workbench, method: str) -> list[dict]:
     scale, lead = bench.scale, sharding.place()[0] == 0
     gained = _judge(bench) if lead else None
     rows = []
-    for lr in scale["tuning"]["learning_rates"]:
+    for lr in scale.tuning.learning_rates:
         row = dict(zip(KEYS, (scale.name, bench.base, bench.domain, method), strict=True))
         row |= {"domain_gain": None, "general_loss": None}
+        run = bench.run(method, lr, scale.tuning.seed, telemetry=False)
         try:
-            run = bench.run(method, lr, scale["tuning"]["seed"], telemetry=False)
             train(run)
+        except Diverged:
+            run = None
+        if run:
             model = run.merged()
-            del run  # its moments make room for what scoring needs
+            run = None  # its moments make room for what scoring needs
             if gained:
                 row |= gained(model.eval().to(checkpoints.best_device()))
-        except UserError:  # diverged: a finding about the rate, not a reason to stop
-            pass
         sharding.everyone(None)  # they wait here until rank 0 has scored
         rows.append({**row, "lr": lr})
     return rows
@@ -52,7 +54,7 @@ def _judge(bench: Workbench) -> Callable[..., dict]:
     over all where it is on none.
     """
     scale, domain, data = bench.scale, bench.scale.domain(bench.domain), bench.data_folder
-    general = {r: b for r, b in scale["general"].items() if b.get("averaged", True)}
+    general = {r: b for r, b in scale.general.items() if b.averaged}
     general = screening.with_data(general, data, "validation")
     evaluator = Evaluator.of(scale, [*general.values(), domain], data, "validation")
     # A device may have no room for a base that stays beside a sharded run.
@@ -78,6 +80,14 @@ def _judge(bench: Workbench) -> Callable[..., dict]:
         }
 
     return gained
+
+
+def replaced(kept: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `kept`, those of the methods in `fresh` (by base and domain) replaced by its
+    rows, at the end."""
+    new = set(fresh[KEYS].itertuples(index=False, name=None))
+    stays = [key not in new for key in kept[KEYS].itertuples(index=False, name=None)]
+    return pd.concat([kept[stays], fresh], ignore_index=True)
 
 
 def choose(swept: pd.DataFrame) -> pd.DataFrame:

@@ -2,33 +2,37 @@
 of the domain and general ones, their candidate stores, EWC's Fisher."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from lrmoclip.config import scale as config
-from lrmoclip.core import artefacts
+from lrmoclip.config import Scale, fingerprint
+from lrmoclip.core import artefacts, precision, sharding
 from lrmoclip.core.artefacts import Folder
 from lrmoclip.core.errors import UserError
 from lrmoclip.core.store import CandidateStore
 from lrmoclip.data import records
-from lrmoclip.data.batches import PLAIN, Encoded, encode
-from lrmoclip.models import checkpoints
-from lrmoclip.train import sharding
-from lrmoclip.train.probes import ProbeBatch
-from lrmoclip.train.training import Run, Source
+from lrmoclip.data.batches import Encoded, encode
+from lrmoclip.methods import Method, Need
+from lrmoclip.models import bases, checkpoints
+from lrmoclip.train.fisher import KIND as FISHER
+from lrmoclip.train.run import Run, TrainingSet, start
+
+REPLAY = "replay"  # the data set of general text
 
 
 @dataclass(frozen=True)
 class Workbench:
-    """Paths of one base and domain. `data` is the scale's data folder; `store`, `general_store` and
-    `fisher` may be None where no method needs them."""
+    """Paths of one base and domain. `data` is the scale's data folder, or several that
+    `records.Data` reads as one; `store`, `general_store` and `fisher` may be None where no method
+    needs them."""
 
-    scale: config.Scale
+    scale: Scale
     base: str
     domain: str
     checkpoint: Path
-    data: Path
+    data: Path | Sequence[Path]
     store: Path | None = None
     general_store: Path | None = None
     fisher: Path | None = None
@@ -37,46 +41,32 @@ class Workbench:
         """A fresh run of `method` from the base model. Raises UserError for a file that is missing
         or belongs to another base, tokenizer or data."""
         point = self.scale.method(method)
-        fisher = self._read_fisher() if point["penalty"]["name"] == "ewc" else None
-        general = self._general(point) if point["replay"] else None
-        return Run(
-            self._model_to_train(), point, self.scale["stage1"], lr, seed,
-            self.source(method), general, fisher, telemetry, self.precision,
+        general = fisher = None
+        if Need.GENERAL in point.needs:
+            general = self._training_set(point, self.general, Need.GENERAL_STORE)
+        if Need.FISHER in point.needs:
+            fisher = self._read_fisher()
+        return start(
+            self._model_to_train(), point, self.scale.stage1, lr=lr, seed=seed,
+            domain=self._training_set(point, self.records, Need.STORE), general=general,
+            fisher=fisher, telemetry=telemetry, precision=self.precision,
         )  # fmt: skip
 
-    def source(self, method: str) -> Source:
-        """The domain's training records and, if the method needs them, their sets as it sees them:
-        a narrower coverage or K than the store's is read as prefixes of its rows."""
-        point = self.scale.method(method)
-        if not config.needs_sets(point):
-            return Source(self.records)
-        return Source(self.records, narrowed(self._store, point["objective"]))
-
-    def probe(self, method: str) -> ProbeBatch:
-        records = self.scale["stage1"]["probe_records"]
-        return ProbeBatch(self.source(method), records, self.precision)
+    def _training_set(self, point: Method, data: Encoded, need: Need) -> TrainingSet:
+        """The records and, if the method needs them, their sets as it sees them: a narrower
+        setting than the store's is read as prefixes of its rows."""
+        if need not in point.needs:
+            return TrainingSet(data)
+        store = self._store if need == Need.STORE else self._general_store
+        narrower = point.objective.narrowed(store.manifest["settings"])
+        return TrainingSet(data, store.narrow(**narrower) if narrower else store)
 
     def bound(self, method: str, lr: float, seed: int) -> dict:
         """Everything that the weights of a run follow from, as hashes and numbers."""
-        scale, point = self.scale, self.scale.method(method)
-        parts = [scale["stage1"], point, lr, self.precision, self.prompting]
-        if config.needs_sets(point):
-            parts.append(scale["stage0"])
-        if point["penalty"]["name"] == "ewc":
-            parts.append(scale["ewc"])
         known = {**self.identity, "data": self.data_hash(self.domain), "seed": seed}
-        if point["replay"] or point["penalty"]["name"] == "ewc":
-            known["general"] = self.data_hash("replay")
-        return {"config": config.fingerprint(parts), **known}
-
-    @property
-    def precision(self) -> str:
-        """Of forward passes and losses."""
-        return self.scale.settings.get("precision", "float32")
-
-    @property
-    def prompting(self) -> dict:
-        return self.scale.settings.get("prompting", PLAIN)
+        if {Need.GENERAL, Need.FISHER} & self.scale.method(method).needs:
+            known["general"] = self.data_hash(REPLAY)
+        return {"config": self.scale.run_settings(method, lr), **known}
 
     def check(self, method: str) -> None:
         """Refuse an unknown base, domain or method and a base of another config, before any work.
@@ -93,13 +83,13 @@ class Workbench:
         return checkpoints.folder(self.checkpoint)
 
     @cached_property
-    def data_folder(self) -> Folder:
-        return records.folder(self.data)
+    def data_folder(self) -> records.Data:
+        return records.Data(self.data)
 
     @cached_property
     def identity(self) -> dict[str, str]:
         """Hashes of base model and tokenizer; refuses a base of another config."""
-        return checkpoints.identity(self.base_folder, base_fingerprint(self.scale, self.base))
+        return checkpoints.identity(self.base_folder, bases.identity(self.scale, self.base))
 
     @cached_property
     def model(self):
@@ -117,20 +107,9 @@ class Workbench:
         return checkpoints.load_tokenizer(self.base_folder)
 
     @cached_property
-    def records(self) -> Encoded:
-        return self._encoded(self.domain)
-
-    @cached_property
-    def general(self) -> Encoded:
-        return self._encoded("replay")
-
-    def _encoded(self, data: str) -> Encoded:
-        path = self.data_folder.file(records.split_of(data, "train"))
-        read = records.read(path, repeats=data == "replay")
-        try:
-            return encode(read, self.tokenizer, self.prompting, self.context)
-        except UserError as error:
-            raise UserError(f"{path}: {error.message}", error.hint) from None
+    def precision(self) -> str:
+        """Of forward passes on this machine."""
+        return precision.chosen(self.scale.precision)
 
     @cached_property
     def context(self) -> int:
@@ -138,45 +117,57 @@ class Workbench:
         return checkpoints.context(checkpoints.config_of(self.base_folder))
 
     @cached_property
+    def records(self) -> Encoded:
+        return self._encoded(self.domain)
+
+    @cached_property
+    def general(self) -> Encoded:
+        return self._encoded(REPLAY)
+
+    def _encoded(self, data: str) -> Encoded:
+        path = self.data_folder.file(records.split_of(data, "train"))
+        read = records.read(path, repeats=data == REPLAY)
+        try:
+            chat = self.scale.prompting.chat_template
+            return encode(read, self.tokenizer, chat, self.context)
+        except UserError as error:
+            raise UserError(f"{path}: {error.message}", error.hint) from None
+
+    @cached_property
     def _store(self) -> CandidateStore:
-        return self._read_store(self.store, self.domain)
+        return self._read_store(self.store, self.domain, "--store")
 
-    def _general(self, point: dict) -> Source:
-        if not config.needs_sets(point):
-            return Source(self.general)
-        store = self._read_store(self.general_store, "replay")
-        return Source(self.general, narrowed(store, point["objective"]))
+    @cached_property
+    def _general_store(self) -> CandidateStore:
+        return self._read_store(self.general_store, REPLAY, "--general-store")
 
-    def _read_store(self, folder: Path | None, data: str) -> CandidateStore:
+    def _read_store(self, folder: Path | None, data: str, option: str) -> CandidateStore:
         if folder is None:
-            option = "--store" if data == self.domain else "--general-store"
-            raise UserError(
-                f"{data}: a restricted objective needs a candidate store", f"Name it with {option}"
-            )
+            raise UserError(f"{data}: the method needs a candidate store", f"Name it with {option}")
         return CandidateStore.load(folder, {**self.identity, "data": self.data_hash(data)})
 
     def data_hash(self, data: str) -> str:
         """Hash of training records as a model reads them: of the file and, but for plain text, of
         the prompting and the template."""
         digest = self.data_folder.digest(records.split_of(data, "train"))
-        if not self.prompting["chat_template"]:
+        if not self.scale.prompting.chat_template:
             return digest
-        return config.fingerprint([digest, self.prompting, self.tokenizer.chat_template])
+        return fingerprint([digest, self.scale.prompting, self.tokenizer.chat_template])
 
     def _read_fisher(self) -> dict:
         from safetensors import SafetensorError, safe_open
 
         if self.fisher is None or not Path(self.fisher).is_file():
             raise UserError(
-                f"{self.fisher or 'ewc'}: no Fisher file",
+                f"{self.fisher or self.base}: no Fisher file",
                 "Make it first (lrmoclip fisher) and name it with --fisher",
             )
         path = Path(self.fisher)
-        about = artefacts.beside(path, "fisher", "lrmoclip fisher")
+        about = artefacts.beside(path, FISHER, "lrmoclip fisher")
         again = f"Delete {path} and make it again: lrmoclip fisher"
         if about["base"] != self.identity["base"]:
             raise UserError(f"{path}: Fisher of another base model", again)
-        if about["data"] != self.data_hash("replay"):
+        if about["data"] != self.data_hash(REPLAY):
             raise UserError(f"{path}: Fisher of other data or prompting", again)
         try:
             with safe_open(path, "pt") as file:
@@ -184,21 +175,3 @@ class Workbench:
         except SafetensorError as error:
             raise UserError(f"{path}: damaged ({error})", again) from None
         return {name: value.to(self.model.device) for name, value in tensors.items()}
-
-
-def base_fingerprint(scale: config.Scale, base: str) -> str:
-    """Hash of everything in the config that a base model depends on."""
-    spec = {key: value for key, value in scale.base(base).items() if key != "architecture"}
-    return config.fingerprint([spec, scale["data"]] if "family" in spec else [spec])
-
-
-def narrowed(store: CandidateStore, objective: dict) -> CandidateStore:
-    """The store as a method with its own `coverage` or `k_max` sees it."""
-    if not {"coverage", "k_max"} & set(objective):
-        return store
-    kept = store.manifest["settings"]
-    return store.narrow(
-        objective.get("coverage", kept["coverage"]),
-        kept["k_min"],
-        objective.get("k_max", kept["k_max"]),
-    )
