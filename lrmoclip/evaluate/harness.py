@@ -1,10 +1,10 @@
 """Evaluates models with lm-evaluation-harness; tasks are loaded once for any number of models."""
 
-from lrmoclip.config.scale import Scale
+from lrmoclip.config import Scale
+from lrmoclip.config.parts import Benchmark
 from lrmoclip.core.artefacts import Folder
 from lrmoclip.core.errors import UserError
-from lrmoclip.core.precision import autocast
-from lrmoclip.data.batches import PLAIN
+from lrmoclip.core.precision import autocast, chosen
 from lrmoclip.evaluate.tasks import check_room, load_tasks
 from lrmoclip.models import checkpoints
 
@@ -14,30 +14,28 @@ _FEWSHOT_SEED = 1234  # lm-eval's own
 class Evaluator:
     """Scores models on a fixed set of tasks (`tasks.load_tasks`).
 
-    precision: of forward passes. prompting: the scale's, which frames prompts as `batches.framed`
-    does. backend: hf, or vllm, which reads checkpoints alone.
+    precision: of forward passes. chat: whether prompts are framed by the tokenizer's template, as
+    `batches.framed` does. backend: hf, or vllm, which reads checkpoints alone.
     """
 
     def __init__(
         self, tasks: dict, split: str, batch_size: int, *,
-        precision: str = "float32", prompting: dict | None = None, backend: str = "hf",
+        precision: str = "float32", chat: bool = False, backend: str = "hf",
     ) -> None:  # fmt: skip
         self.tasks, self.split, self.batch_size = tasks, split, batch_size
-        self.precision, self.backend = precision, backend
-        self.prompting = prompting or PLAIN
-        self.thinking = False if self.prompting["chat_template"] else None
+        self.precision, self.chat, self.backend = precision, chat, backend
+        self.thinking = False if chat else None
 
     @classmethod
-    def of(cls, scale: Scale, benchmarks: list[dict], data: Folder, split: str) -> "Evaluator":
+    def of(cls, scale: Scale, benchmarks: list[Benchmark], data: Folder, split: str) -> "Evaluator":
         """One for these benchmarks with the scale's settings."""
-        settings = scale["evaluation"]
         return cls(
-            load_tasks(benchmarks, data, split, settings),
+            load_tasks(benchmarks, data, split, scale.evaluation),
             split,
-            settings["batch_size"],
-            precision=scale.settings.get("precision", "float32"),
-            prompting=scale.settings.get("prompting"),
-            backend=settings.get("backend", "hf"),
+            scale.evaluation.batch_size,
+            precision=chosen(scale.precision),
+            chat=scale.prompting.chat_template,
+            backend=scale.evaluation.backend,
         )
 
     def checkpoint(self, folder: Folder) -> tuple[list[dict], list[dict]]:
@@ -59,7 +57,7 @@ class Evaluator:
         """
         from lrmoclip.evaluate.likelihood import SharedContextLM
 
-        check_room(self.tasks, tokenizer, checkpoints.context(model.config), self.prompting)
+        check_room(self.tasks, tokenizer, checkpoints.context(model.config), self.chat)
         lm = SharedContextLM(
             model,
             tokenizer,
@@ -80,7 +78,7 @@ class Evaluator:
                 "Install it with pip install 'lm-eval[vllm]==0.4.13', or set backend: hf",
             ) from None
         context = checkpoints.context(checkpoints.config_of(folder))
-        check_room(self.tasks, checkpoints.load_tokenizer(folder), context, self.prompting)
+        check_room(self.tasks, checkpoints.load_tokenizer(folder), context, self.chat)
         return VLLM(str(folder.whole()), dtype=self.precision, enable_thinking=self.thinking)
 
     def _score(self, lm) -> tuple[list[dict], list[dict]]:
@@ -90,10 +88,7 @@ class Evaluator:
         tasks, roles = self.tasks["tasks"], self.tasks["roles"]
         for task in tasks.values():
             task.set_fewshot_seed(_FEWSHOT_SEED)  # the same examples for every model
-        results = evaluate(
-            lm, {"tasks": tasks}, bootstrap_iters=0,
-            apply_chat_template=self.prompting["chat_template"],
-        )  # fmt: skip
+        results = evaluate(lm, {"tasks": tasks}, bootstrap_iters=0, apply_chat_template=self.chat)
         pooled: dict[tuple, tuple] = {}
         items = []
         for name, sample in ((n, sample) for n in tasks for sample in results["samples"][n]):
@@ -113,9 +108,9 @@ class Evaluator:
         ], items
 
 
-def score(scores: list[dict], benchmark: dict) -> float:
-    """The main metric of a benchmark (an entry of `general` or `domains`) in percent."""
+def score(scores: list[dict], benchmark: Benchmark) -> float:
+    """The main metric of a benchmark in percent."""
     for row in scores:
-        if (row["benchmark"], row["metric"]) == (benchmark["task"], benchmark["metric"]):
+        if (row["benchmark"], row["metric"]) == (benchmark.task, benchmark.metric):
             return 100 * row["value"]
-    raise UserError(f"{benchmark['task']}: no metric {benchmark['metric']} among its scores")
+    raise UserError(f"{benchmark.task}: no metric {benchmark.metric} among its scores")

@@ -7,6 +7,7 @@ from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
+from lrmoclip.config.parts import Benchmark, Evaluation
 from lrmoclip.core.artefacts import Folder
 from lrmoclip.core.errors import UserError
 from lrmoclip.data import records
@@ -16,7 +17,7 @@ from lrmoclip.data.sql import judge
 _HINT = "Make the data again with this version"
 
 
-def load_tasks(benchmarks: list[dict], data: Folder, split: str, settings: dict) -> dict:
+def load_tasks(benchmarks: list[Benchmark], data: Folder, split: str, settings: Evaluation) -> dict:
     """lm-eval's task dictionary for `split` of each benchmark, and under `roles` the benchmark of
     each of lm-eval's own tasks.
 
@@ -29,9 +30,9 @@ def load_tasks(benchmarks: list[dict], data: Folder, split: str, settings: dict)
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     configs, harness, roles = [], [], {}
     for benchmark in benchmarks:
-        task, kind = benchmark["task"], benchmark["kind"]
+        task, kind = benchmark.task, benchmark.kind
         if kind == "harness":
-            tasks = _harness(data, task, split, benchmark.get("num_fewshot"))
+            tasks = _harness(data, task, split, benchmark.num_fewshot)
             harness += tasks
             roles |= {each.task_name: task for each in tasks}
             continue
@@ -45,7 +46,7 @@ def load_tasks(benchmarks: list[dict], data: Folder, split: str, settings: dict)
                 "test_split": split,
                 "doc_to_text": itemgetter("prompt"),  # the harness's templates are slower
                 "doc_to_target": itemgetter("answer"),
-                **make(data, {**settings, **benchmark}),
+                **make(data, benchmark, settings),
             }
         )
     loaded = TaskManager(include_defaults=False).load(configs)
@@ -53,11 +54,11 @@ def load_tasks(benchmarks: list[dict], data: Folder, split: str, settings: dict)
     return {**loaded, "roles": roles}
 
 
-def check_room(loaded: dict, tokenizer, context: int, prompting: dict | None = None) -> None:
+def check_room(loaded: dict, tokenizer, context: int, chat: bool = False) -> None:
     """Refuse tasks of which something would be cut off unseen: an item of ours whose prompt leaves
     no room in the context for its answer, or generation as long as the context.
 
-    loaded: of `load_tasks`. prompting: as for `batches.framed`.
+    loaded: of `load_tasks`. chat: as for `batches.framed`.
     """
     for name, task in loaded["tasks"].items():
         most = 0
@@ -72,7 +73,7 @@ def check_room(loaded: dict, tokenizer, context: int, prompting: dict | None = N
         if name in loaded["roles"]:  # lm-eval's own: what it cuts off is part of the benchmark
             continue
         items = list(task.test_docs())
-        prompts = framed([item["prompt"] for item in items], tokenizer, prompting)
+        prompts = framed([item["prompt"] for item in items], tokenizer, chat)
         lengths = map(len, tokenizer(prompts)["input_ids"])
         for item, length in zip(items, lengths, strict=True):
             options = [] if most else item["choices"]
@@ -190,21 +191,21 @@ def _once(process):
     return processed
 
 
-def _choice(data: Folder, settings: dict) -> dict:
+def _choice(data: Folder, benchmark: Benchmark, settings: Evaluation) -> dict:
     """`acc` compares the options, `acc_norm` their log-likelihood a character; `exact_match` asks
     whether gold is the greedy answer over the whole vocabulary."""
     return {
         "output_type": "multiple_choice",
         "doc_to_choice": itemgetter("choices"),
         "doc_to_target": itemgetter("gold"),
-        "metric_list": _metrics(*dict.fromkeys(["acc", "exact_match", settings["metric"]])),
+        "metric_list": _metrics(*dict.fromkeys(["acc", "exact_match", benchmark.metric])),
     }
 
 
-def _generate(data: Folder, settings: dict) -> dict:
+def _generate(data: Folder, benchmark: Benchmark, settings: Evaluation) -> dict:
     return {
         "output_type": "generate_until",
-        "generation_kwargs": _greedy(settings),
+        "generation_kwargs": _greedy(benchmark.max_new_tokens or settings.max_new_tokens),
         "process_results": lambda doc, results: {
             "exact_match": float(results[0].strip() == doc["answer"])
         },
@@ -212,7 +213,7 @@ def _generate(data: Folder, settings: dict) -> dict:
     }
 
 
-def _sql(data: Folder, settings: dict) -> dict:
+def _sql(data: Folder, benchmark: Benchmark, settings: Evaluation) -> dict:
     """`execution_accuracy` (docs/sql.md) is over the items whose gold query returns rows. An empty
     result is easily right by accident, so the items marked `empty` have `execution_accuracy_empty`
     instead.
@@ -220,7 +221,7 @@ def _sql(data: Folder, settings: dict) -> dict:
 
     def score(doc: dict, results: list[str]) -> dict[str, float]:
         predicted = results[0].strip()
-        database = data.file(f"{settings['task']}/databases/{doc['database']}.sqlite")
+        database = data.file(f"{benchmark.task}/databases/{doc['database']}.sqlite")
         verdict = judge(database, predicted, doc["answer"], *(doc.get("alternatives") or ()))
         accuracy = "execution_accuracy_empty" if doc.get("empty") else "execution_accuracy"
         return {
@@ -231,7 +232,7 @@ def _sql(data: Folder, settings: dict) -> dict:
 
     return {
         "output_type": "generate_until",
-        "generation_kwargs": _greedy(settings),
+        "generation_kwargs": _greedy(benchmark.max_new_tokens or settings.max_new_tokens),
         "process_results": score,
         "metric_list": _metrics(
             "execution_accuracy", "execution_accuracy_empty", "exact_match", "invalid_sql"
@@ -239,8 +240,8 @@ def _sql(data: Folder, settings: dict) -> dict:
     }
 
 
-def _greedy(settings: dict) -> dict:
-    return {"do_sample": False, "max_gen_toks": settings["max_new_tokens"], "until": ["\n"]}
+def _greedy(most: int) -> dict:
+    return {"do_sample": False, "max_gen_toks": most, "until": ["\n"]}
 
 
 def _metrics(*names: str) -> list[dict]:
