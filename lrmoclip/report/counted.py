@@ -2,15 +2,17 @@
 screened (`evaluate.screening`). What a base at chance loses is noise, so such a benchmark enters
 neither `general` nor `forgetting`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
+from lrmoclip.config import Scale
+from lrmoclip.config.parts import Benchmark
 from lrmoclip.core.errors import UserError
-from lrmoclip.report.evaluations import Run
+from lrmoclip.report.scored import Scored
 
 AT_CHANCE, PERPLEXITY = "at chance, not in forgetting", "perplexity, not averaged"
 GENERAL = [
@@ -48,20 +50,19 @@ class Screened:
         return "" if self.above else AT_CHANCE
 
 
-def screen(base: Run, general: Mapping[str, Mapping]) -> dict[str, Screened]:
+def counted(base: Scored, scale: Scale) -> dict[str, Screened]:
     """Every role of a scale's `general` under the base model, as its `metrics.json` screened them.
 
     Raises UserError for a role that the screening leaves out, and for one that was not measured.
     """
-    return {role: _screened(base, role, benchmark) for role, benchmark in general.items()}
+    return {role: _screened(base, role, benchmark) for role, benchmark in scale.general.items()}
 
 
-def _screened(base: Run, role: str, benchmark: Mapping) -> Screened:
-    task, metric = benchmark["task"], benchmark["metric"]
-    found = base.screening.get(role)
+def _screened(base: Scored, role: str, benchmark: Benchmark) -> Screened:
+    task, metric, found = benchmark.task, benchmark.metric, base.screening.get(role)
     if found and "missing" in found:
-        return Screened(task, metric, benchmark.get("averaged", True), missing=found["missing"])
-    if not benchmark.get("averaged", True):
+        return Screened(task, metric, benchmark.averaged, missing=found["missing"])
+    if not benchmark.averaged:
         return Screened(task, metric, False, base.value(task, metric), base.items[task, metric])
     if found is None:
         raise UserError(f"{base.path} has no screening of {role}", "Evaluate the base again.")
@@ -81,7 +82,7 @@ def wilson(value: float, n: int) -> float:
     return 50 * (high - low)
 
 
-def general(runs: Iterable[Run], roles: Mapping[str, Mapping]) -> pd.DataFrame:
+def general(runs: Iterable[Scored], scale: Scale) -> pd.DataFrame:
     """`general.csv`: one row a base and role; scores, chance and resolution in percent, and a
     perplexity as it is. The base is scored with each domain; its first record is read."""
     rows, seen = [], set()
@@ -89,7 +90,7 @@ def general(runs: Iterable[Run], roles: Mapping[str, Mapping]) -> pd.DataFrame:
         if run.method != "base" or run.key[:2] in seen:
             continue
         seen.add(run.key[:2])
-        for role, found in screen(run, roles["general"]).items():
+        for role, found in counted(run, scale).items():
             head = {"scale": run.key[0], "base": run.key[1], "role": role}
             rows.append(head | _row(found))
     return pd.DataFrame(rows, columns=GENERAL)

@@ -3,6 +3,7 @@
 Everything drawn is read from table 1; the same table gives the same bytes.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from itertools import product
 from operator import itemgetter
@@ -20,14 +21,18 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from lrmoclip.methods.axes import BASELINE, REPAIR, REPLAY
 from lrmoclip.report.render import stand_ins
 from lrmoclip.report.tables import PREDICTED
 
 # Okabe & Ito's colours, told apart by colour-blind readers; markers repeat them in grey print.
-BASELINE, REPLAY = "Full-vocabulary baselines", "Logits Replay"
-OURS = "Our repairs (union, sampled, drop)"
-COLOURS = {BASELINE: "#0072B2", REPLAY: "#D55E00", OURS: "#009E73"}
-MARKERS = {BASELINE: "o", REPLAY: "s", OURS: "D"}
+COLOURS = {BASELINE: "#0072B2", REPLAY: "#D55E00", REPAIR: "#009E73"}
+MARKERS = {BASELINE: "o", REPLAY: "s", REPAIR: "D"}
+WORDS = {
+    BASELINE: "Full-vocabulary baselines",
+    REPLAY: "Logits Replay",
+    REPAIR: "Our repairs of it",
+}
 STYLE = {
     "svg.hashsalt": "lrmoclip",  # ids in the SVG are the same each time
     "svg.fonttype": "none",  # text stays text: it can be searched, and read aloud
@@ -36,8 +41,12 @@ STYLE = {
 }
 
 
-def forgetting_plot(table1: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
+def forgetting_plot(
+    table1: pd.DataFrame, families: Mapping[str, str], out_png: Path, out_svg: Path
+) -> None:
     """Draws `table1`: a row of panels for each scale and base, a column for each domain.
+
+    families: by method, the family of its objective (`methods.axes`).
 
     x: general score lost; y: domain score gained over the base model, both in points, with the
     95 % half-widths of `forgetting` and of `domain_score`. The base is the origin. Methods
@@ -55,11 +64,11 @@ def forgetting_plot(table1: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
         for (scale, base), line in zip(bases, grid, strict=True):
             for domain, axes in zip(domains, line, strict=True):
                 key = pd.Series({"scale": scale, "base": base, "domain": domain})
-                points = _points(table1[(table1[key.index] == key).all(axis=1)])
+                points = _points(table1[(table1[key.index] == key).all(axis=1)], families)
                 axes.set_title(f"{domain}, {base} ({scale})", loc="left", weight="bold", size=12)
                 panels.append((axes, points, _draw(axes, points)))
-        families = [f for f in COLOURS if any(f in set(p["family"]) for _, p, _ in panels)]
-        _explain(figure, families, stand_ins(table1))
+        drawn = [f for f in COLOURS if any(f in set(p["family"]) for _, p, _ in panels)]
+        _explain(figure, drawn, stand_ins(table1))
         # Labels are placed in pixels, so the layout must be final first.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
@@ -69,7 +78,7 @@ def forgetting_plot(table1: pd.DataFrame, out_png: Path, out_svg: Path) -> None:
         figure.savefig(out_svg, metadata={"Date": None})
 
 
-def _points(rows: pd.DataFrame) -> pd.DataFrame:
+def _points(rows: pd.DataFrame, families: Mapping[str, str]) -> pd.DataFrame:
     """One row a method: lost, gained, their half-widths, family."""
     base = rows.loc[rows["method"] == "base", "domain_score"].mean()
     points = pd.DataFrame(
@@ -79,16 +88,10 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
             "gained": rows["domain_score"] - base,
             "lost_ci": rows["forgetting_ci"].fillna(0),
             "gained_ci": rows["domain_score_ci"].fillna(0),
-            "family": rows["method"].map(_family),
+            "family": rows["method"].map(families),
         }
     )
     return points[rows["method"] != "base"].dropna()
-
-
-def _family(method: str) -> str:
-    if method.startswith(("lr_union", "lr_sampled", "lr_drop")):
-        return OURS
-    return REPLAY if method.startswith("lr_") else BASELINE
 
 
 def _draw(axes: Axes, points: pd.DataFrame) -> list[Text]:
@@ -120,7 +123,7 @@ def _explain(figure: Figure, families: list[str], warning: str) -> None:
     figure.suptitle("What fine-tuning gains in its domain and loses elsewhere", fontsize=14)
     figure.legend(
         handles=[
-            Line2D([], [], color=COLOURS[f], marker=MARKERS[f], linestyle="", label=f)
+            Line2D([], [], color=COLOURS[f], marker=MARKERS[f], linestyle="", label=WORDS[f])
             for f in families
         ],
         title=f"Lines: 95 % intervals over seeds and items. {warning}".strip(),

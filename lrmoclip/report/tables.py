@@ -1,8 +1,5 @@
-"""From the records of runs to the tables of a scale.
-
-The columns are the contract in "Tables" of the design; intervals come from `report.statistics`, and
-which general benchmarks count from `report.counted`.
-"""
+"""From the records of runs to the tables of a scale. Intervals come from `report.statistics`, and
+which general benchmarks count from `report.counted`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrmoclip.config import Scale
 from lrmoclip.core import artefacts
 from lrmoclip.core.errors import UserError
-from lrmoclip.data import records
-from lrmoclip.report.counted import Screened, resolution, screen
-from lrmoclip.report.evaluations import KEYS, Run
+from lrmoclip.methods import REFERENCE
+from lrmoclip.report.counted import Screened, counted, resolution
+from lrmoclip.report.kinds import SAMPLES
+from lrmoclip.report.scored import KEYS, Scored
 from lrmoclip.report.statistics import Interval, mean_interval
 
 ROLES = ["mmlu", "bbh", "gpqa", "math"]  # those of the paper, a column each in table 1
@@ -47,75 +46,74 @@ NOT_TRAINING = ["evaluation", "probe"]  # stages of costs.csv that no training n
 
 
 def table1(
-    runs: Iterable[Run],
+    runs: Iterable[Scored],
     costs: pd.DataFrame,
-    roles: Mapping[str, Mapping[str, Mapping]],
-    methods: Sequence[str],
+    scale: Scale,
     sizes: Mapping[str, Mapping] | None = None,
 ) -> pd.DataFrame:
-    """One row per scale, base, domain and method of the runs (`runs.load`, with the same roles).
+    """One row per scale, base, domain and method of the runs.
 
-    costs: the frame of `costs.csv`. sizes: by domain, what `data_sizes` found. `general` and
-    `forgetting` average over the roles on which the base is above chance; columns of other roles
-    have the base's score in its own row alone. The base's row comes first, then `methods` in their
-    order, then any others. Cells that do not apply are NaN; numbers are rounded as printed.
+    costs: the frame of `costs.csv`. sizes: by domain, what `data.records.sizes` found. `general`
+    and `forgetting` average over the roles on which the base is above chance; columns of other
+    roles have the base's score in its own row alone. The base's row comes first, then the methods
+    that the scale runs, in their order, then others that it knows. Cells that do not apply are NaN;
+    numbers are rounded as printed.
 
     Raises UserError where a measurement or the base is missing, and where items do not pair with
     the base's.
     """
     hours, sizes = _hours(costs), sizes or {}
-    order = {method: place for place, method in enumerate(["base", *methods])}
-
-    groups: dict[tuple, list[Run]] = {}
-    for run in sorted(runs, key=lambda r: (*r.key[:3], order.get(r.method, len(order)), r.seed)):
-        groups.setdefault(run.key, []).append(run)
     rows = []
+    groups = _grouped(in_order(runs, scale))
     for key, group in groups.items():
         if (base := groups.get((*key[:3], "base"))) is None:
             place = "/".join(key[:3])
             raise UserError(f"No evaluation of the base model in {place}", "Evaluate it first.")
-        row = _scores(group, base, roles) | _training(group, hours, sizes.get(key[2], {}))
+        row = _scores(group, base, scale) | _training(group, hours, sizes.get(key[2], {}))
         rows.append(dict(zip(KEYS, key, strict=True)) | row)
     table = pd.DataFrame(rows, columns=TABLE1)
 
     group_keys = [table[key] for key in KEYS[:3]]
-    full = table["device_hours"].where(table["method"] == "full_ft").groupby(group_keys)
+    full = table["device_hours"].where(table["method"] == REFERENCE).groupby(group_keys)
     table["cost_ratio"] = table["device_hours"] / full.transform("max")
     return _rounded(table)
 
 
-def data_sizes(data: artefacts.Folder, domains: Iterable[str]) -> dict[str, dict]:
-    """By domain, from its files in the scale's data folder: `train_records`, None for a set without
-    training data, and `chance`, the mean of 1 / choices over its test items, None where an answer
-    is not a choice."""
-    found = {}
-    for domain in domains:
-        train, test = (records.split_of(domain, split) for split in ("train", "test"))
-        choices = [len(item.get("choices", ())) for item in records.read(data.file(test))]
-        found[domain] = {
-            "train_records": len(records.read(data.file(train))) if train in data else None,
-            "chance": float(np.mean([1 / count for count in choices])) if all(choices) else None,
-        }
-    return found
-
-
-def regimes(runs: Iterable[Run]) -> pd.DataFrame:
+def regimes(runs: Iterable[Scored]) -> pd.DataFrame:
     """`regimes.csv`: what the sets of each method that has sets hold, means over its seeds.
 
     gold_in_set and gold_in_set_eos (end-of-sequence positions alone) in percent, before gold is
     forced in; outside_mass_start and outside_mass: probability outside the sets on the probe batch
     before and after training.
     """
-    groups: dict[tuple, list[dict]] = {}
-    for run in sorted(runs, key=lambda run: (run.key, run.seed)):
-        if run.record.get("gold_in_set") is not None:
-            groups.setdefault(run.key, []).append(run.record)
+    with_sets = [run for run in runs if run.record.get("gold_in_set") is not None]
     rows = []
-    for key, found in groups.items():
-        means = {name: _known_mean(found, name) for name in REGIMES[len(KEYS) + 1 :]}
+    for key, group in _grouped(sorted(with_sets, key=lambda run: (run.key, run.seed))).items():
+        records = [run.record for run in group]
+        means = {name: _known_mean(records, name) for name in REGIMES[len(KEYS) + 1 :]}
         means |= {name: 100 * means[name] for name in ("gold_in_set", "gold_in_set_eos")}
-        rows.append(dict(zip(KEYS, key, strict=True)) | {"seeds": len(found)} | means)
+        rows.append(dict(zip(KEYS, key, strict=True)) | {"seeds": len(group)} | means)
     return _rounded(pd.DataFrame(rows, columns=REGIMES))
+
+
+def in_order(runs: Iterable[Scored], scale: Scale) -> list[Scored]:
+    """Runs by base and domain; the base first, then methods by their place in the scale, others by
+    name; seeds in order."""
+    methods = dict.fromkeys(["base", *scale.methods, *scale.points])
+    place = {method: number for number, method in enumerate(methods)}
+
+    def order(run: Scored) -> tuple:
+        *head, method = run.key
+        return (*head, place.get(method, len(place)), method, run.seed)
+
+    return sorted(runs, key=order)
+
+
+def _grouped(runs: Iterable[Scored]) -> dict[tuple[str, str, str, str], list[Scored]]:
+    groups: dict[tuple, list[Scored]] = {}
+    for run in runs:
+        groups.setdefault(run.key, []).append(run)
+    return groups
 
 
 def gather(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -164,32 +162,27 @@ def read_table1(path: Path) -> pd.DataFrame:
     return table
 
 
-def _scores(runs: list[Run], base: list[Run], roles: Mapping) -> dict:
-    """What one method scored: `runs` are its seeds, `base` the base model's."""
-    domain, first = runs[0].key[2], runs[0]
-    if domain not in roles["domains"]:
-        raise UserError(
-            f"{first.path} is of the domain {domain!r}, which the scale's config does not have",
-            f"It has {', '.join(roles['domains'])}.",
-        )
-    task = roles["domains"][domain]
-    score = (task["task"], task["metric"])
-    row = {"seeds": len(runs), "status": MEASURED, "domain_score": _percent(runs, score)}
-    row["domain_score_ci"] = _interval([_matrix(runs, score)]).half_width
-    if "exact" in task:
-        row["domain_exact"] = _percent(runs, (task["task"], task["exact"]))
+def _scores(group: list[Scored], base: list[Scored], scale: Scale) -> dict:
+    """What one method scored: `group` are its seeds, `base` the base model's."""
+    first = group[0]
+    domain = scale.domain(first.key[2])
+    score = (domain.task, domain.metric)
+    row = {"seeds": len(group), "status": MEASURED, "domain_score": _percent(group, score)}
+    row["domain_score_ci"] = _interval([_matrix(group, score)]).half_width
+    if domain.exact:
+        row["domain_exact"] = _percent(group, (domain.task, domain.exact))
     row |= {"test_items": first.items[score], "resolution": resolution(first.items[score])}
-    screened = screen(base[0], roles["general"])
-    counted = {role: (s.task, s.metric) for role, s in screened.items() if s.counts}
-    row["general_tasks"] = " ".join(name for name, _ in counted.values())
+    screened = counted(base[0], scale)
+    chosen = {role: (s.task, s.metric) for role, s in screened.items() if s.counts}
+    row["general_tasks"] = " ".join(name for name, _ in chosen.values())
     if first.method == "base":
         row |= {role: _own(screened[role]) for role in ROLES if role in screened}
-    row |= {role: _percent(runs, counted[role]) for role in ROLES if role in counted}
-    if counted:
-        after = [_matrix(runs, key) for key in counted.values()]
-        before = [_matrix(base, key).mean() for key in counted.values()]
+    row |= {role: _percent(group, chosen[role]) for role in ROLES if role in chosen}
+    if chosen:
+        after = [_matrix(group, key) for key in chosen.values()]
+        before = [_matrix(base, key).mean() for key in chosen.values()]
         lost = [_lost(*pair, first.path) for pair in zip(before, after, strict=True)]
-        row["general"] = np.mean([_percent(runs, key) for key in counted.values()])
+        row["general"] = np.mean([_percent(group, key) for key in chosen.values()])
         row["general_ci"] = _interval(after).half_width
         row["forgetting"], row["forgetting_ci"] = _interval(lost)
     return row
@@ -200,13 +193,14 @@ def _own(screened: Screened) -> float:
     return 100 * screened.value if screened.averaged else np.nan
 
 
-def _training(runs: list[Run], hours: pd.Series, sizes: Mapping) -> dict:
+def _training(group: list[Scored], hours: pd.Series, sizes: Mapping) -> dict:
     """What one method's training took and left, means over its seeds."""
-    records = [run.record for run in runs]
+    records = [run.record for run in group]
     row = {name: _known_mean(records, name) for name in ("loss_spikes", "outside_mass")}
     row["gold_in_set"] = 100 * _known_mean(records, "gold_in_set")
-    row["device_hours"] = np.mean([hours.get((*run.key, run.seed), np.nan) for run in runs])
-    if runs[0].method != "base":
+    taken = [hours.get((*run.key, run.seed), np.nan) for run in group]
+    row["device_hours"] = np.mean(taken)
+    if group[0].method != "base":
         row["train_records"] = sizes.get("train_records")
     if (chance := sizes.get("chance")) is not None:
         row["domain_chance"] = 100 * chance
@@ -218,23 +212,23 @@ def _known_mean(records: list[dict], name: str) -> float:
     return float(np.mean(known)) if known else np.nan
 
 
-def _percent(runs: list[Run], key: tuple[str, str]) -> float:
-    return 100 * float(np.mean([run.value(*key) for run in runs]))
+def _percent(group: list[Scored], key: tuple[str, str]) -> float:
+    return 100 * float(np.mean([run.value(*key) for run in group]))
 
 
-def _matrix(runs: list[Run], key: tuple[str, str]) -> pd.DataFrame:
-    """Outcomes in points, (seeds, items), items in the order of the first run."""
-    for run in runs:
+def _matrix(group: list[Scored], key: tuple[str, str]) -> pd.DataFrame:
+    """Outcomes in points, (seeds, items), items in the order of the first record."""
+    for run in group:
         run.value(*key)  # names what is missing
         if key not in run.outcomes:
             raise UserError(
-                f"{run.path.with_name('samples.parquet')} has no {key[1]} of {key[0]}",
+                f"{run.path.with_name(SAMPLES)} has no {key[1]} of {key[0]}",
                 "Evaluate this run again.",
             )
-    first = runs[0].outcomes[key]
-    for run in runs[1:]:
+    first = group[0].outcomes[key]
+    for run in group[1:]:
         _check_pairs(first.index, run.outcomes[key].index, key[0], run.path)
-    return 100 * pd.DataFrame([run.outcomes[key].reindex(first.index) for run in runs])
+    return 100 * pd.DataFrame([run.outcomes[key].reindex(first.index) for run in group])
 
 
 def _lost(before: pd.Series, after: pd.DataFrame, path: Path) -> pd.DataFrame:
