@@ -28,12 +28,12 @@ PARTS = {
 }
 
 
-def run() -> pd.DataFrame:
-    """All benchmarks on the CUDA device if there is one, else on the CPU with torch's threads."""
+def measure_all() -> pd.DataFrame:
+    """All comparisons on the CUDA device if there is one, else on the CPU with torch's threads."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for name, part in PARTS.items():
-        print(f"benchmark: {name}", file=sys.stderr, flush=True)
+        print(f"speed: {name}", file=sys.stderr, flush=True)
         rows += part(device)
     made = provenance.stamp()
     packages = made["versions"] | provenance.versions_of(*loss.PACKAGES, *optimizer.PACKAGES)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lrmoclip.core.candidates import Candidates
 from lrmoclip.core.losses import restricted_linear_cross_entropy
-from lrmoclip.cost.costs import time_in_turns
+from lrmoclip.cost.stopwatch import time_in_turns
 from lrmoclip.speed.measure import against, bandwidth, extra_mb, row
 
 PACKAGES = ("cut-cross-entropy", "liger-kernel")

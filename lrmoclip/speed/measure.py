@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lrmoclip.cost.costs import time_in_turns
+from lrmoclip.cost.stopwatch import time_in_turns
 
 _HOLDS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt}
 

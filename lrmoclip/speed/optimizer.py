@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lrmoclip.core.optim import MoClip
-from lrmoclip.cost.costs import time_in_turns
+from lrmoclip.cost.stopwatch import time_in_turns
 from lrmoclip.speed.measure import against, bandwidth
 
 PACKAGES = ("adam-atan2-pytorch",)

@@ -3,10 +3,16 @@ architectures with random weights."""
 
 import torch
 
+from lrmoclip.config.parts import Stage0
 from lrmoclip.core.optim import MoClip
-from lrmoclip.cost.costs import flops_per_token, model_shape, time_in_turns
+from lrmoclip.cost import flops
+from lrmoclip.cost.stopwatch import time_in_turns
 from lrmoclip.data.batches import Encoded, collate
-from lrmoclip.methods.objectives import full, restricted
+from lrmoclip.methods import Method
+from lrmoclip.methods.axes import Context
+from lrmoclip.methods.objectives.full import Full
+from lrmoclip.methods.objectives.restricted import Restricted
+from lrmoclip.models.shapes import Shape, shape_of_model
 from lrmoclip.speed.loss import Problem
 from lrmoclip.speed.measure import against
 from lrmoclip.train.stage0 import collect_batch
@@ -58,7 +64,7 @@ def stage0(device: torch.device) -> list[dict]:
     """Half of the positions supervised; the plain pass projects every position."""
     model = llama_135m().to(device).eval()
     data = records(model.config.vocab_size, 4, 128, 0.5)
-    settings = STAGE0 | {"batch_size": len(data)}
+    settings = Stage0(**STAGE0, batch_size=len(data))
 
     @torch.no_grad()
     def plain():
@@ -82,7 +88,7 @@ def stage1(device: torch.device) -> list[dict]:
     for name, (make, count, tokens, mean_k, threads) in SHAPES.items():
         torch.set_num_threads(threads or all_threads)
         model = make().to(device).train()
-        shape = model_shape(model)
+        shape = shape_of_model(model)
         optimizers = {
             "AdamW": torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True),
             "MoClip": MoClip(model.parameters(), lr=1e-6),
@@ -107,10 +113,11 @@ def _contestants(model, optimizers, data: Encoded, mean_k: int, device) -> dict:
     vocabulary = model.config.vocab_size
     problem = Problem(len(batch.gold), 1, vocabulary, mean_k, 1.0, device)
     batch.targets[batch.supervised] = problem.gold
+    full, restricted = Full().start(data), Restricted().start(data)
     dice = torch.Generator().manual_seed(0)
 
-    def step(objective, sets, optimizer):
-        objective(model, batch, sets, dice).backward()
+    def step(loss, sets, optimizer):
+        loss.of(Context(model, batch, sets, dice)).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -121,7 +128,6 @@ def _contestants(model, optimizers, data: Encoded, mean_k: int, device) -> dict:
     }
 
 
-def _bound(shape: dict[str, int], share: float, mean_k: int) -> float:
-    point = {"adapter": {"name": "none"}}
-    ours = flops_per_token(point | {"objective": {"name": "restricted"}}, shape, share, mean_k)
-    return ours / flops_per_token(point | {"objective": {"name": "full"}}, shape, share, 0.0)
+def _bound(shape: Shape, share: float, mean_k: int) -> float:
+    ours = flops.training(Method(label=RESTRICTED, objective=Restricted()), shape, share, mean_k)
+    return ours / flops.training(Method(label=FULL), shape, share, 0.0)
