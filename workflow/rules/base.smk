@@ -1,5 +1,12 @@
+def own_model(wildcards):
+    """The files of a base that is in a folder of the user's: another model there is another base."""
+    folder = bases.source(scale_of(wildcards), wildcards.base)
+    return sorted(map(str, [*folder.glob("*.json"), *folder.glob("*.safetensors")])) if folder else []
+
+
 rule base:
     input:
+        own_model,
         data=rules.data.output,
     output:
         directory("results/{scale}/{base}/base"),
@@ -9,15 +16,16 @@ rule base:
         "results/{scale}/logs/{base}/base.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: lambda w: scale_of(w)["threads"]["pretrain"]
+    threads: lambda w: scale_of(w).threads.pretrain
     resources:
         gpu=gpu,
+        mem_mb=memory("base"),
+        runtime=runtime("base"),
     params:
-        lrmoclip=LRMOCLIP,
-        config=config_of,
+        config=chosen,
         depends=lambda w: configs.fingerprint(scale_of(w).base(w.base)),
     shell:
-        "{params.lrmoclip} base --config {params.config:q} --base {wildcards.base:q}"
+        "python -m lrmoclip base --config {params.config:q} --base {wildcards.base:q}"
         " --data {input.data:q} --out {output:q} 2> {log:q}"
 
 
@@ -34,13 +42,14 @@ rule fisher:
         "results/{scale}/logs/{base}/fisher.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: lambda w: scale_of(w)["threads"]["train"]
+    threads: lambda w: scale_of(w).threads.train
     resources:
         gpu=gpu,
+        mem_mb=memory("fisher"),
+        runtime=runtime("fisher"),
     params:
-        lrmoclip=LRMOCLIP,
-        config=config_of,
-        depends=setting("ewc", *COMPUTED),
+        config=chosen,
+        depends=settings("ewc", *COMPUTED),
     shell:
-        "{params.lrmoclip} fisher --config {params.config:q} --base {wildcards.base:q}"
+        "python -m lrmoclip fisher --config {params.config:q} --base {wildcards.base:q}"
         " --checkpoint {input.base:q} --data {input.data:q} --out {output.tensors:q} 2> {log:q}"

@@ -1,34 +1,40 @@
 # Which scales run, and look-ups in their configs. Scales come from `--config scales=a,b`; the lists
-# `methods` and `seeds` may be given there, too.
+# `methods`, `seeds` and `domains` may be given there, too.
 import os
 import shlex
 import sys
 from pathlib import Path
 
-from lrmoclip.config import scale as configs
+from lrmoclip import config as configs
 from lrmoclip.cli import failures
-from lrmoclip.core.errors import UserError
+from lrmoclip.cli.batches import batches, named, seeds_of, timed
 from lrmoclip.cli.reproduce import MARK
+from lrmoclip.core.errors import UserError
+from lrmoclip.cost.plan.resources import planned
+from lrmoclip.methods import Need
+from lrmoclip.models import bases
+from lrmoclip.report.kinds import SCORED, TRAINED
 
-CONFIGS = Path(workflow.basedir) / "workflow" / "config"
+CONFIGS = Path(os.path.relpath(Path(workflow.basedir) / "workflow" / "config"))
 TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
-# A run's folder; `expand` fills in its seed.
-RUN = "results/{{scale}}/{{base}}/{{domain}}/{{method}}/seed{seed}"
+METHOD = "results/{scale}/{base}/{domain}/{method}"
+# What was chosen of each scale, for the commands of its jobs.
+CHOSEN = ".snakemake/scales/{scale}.yaml"
 # Settings that every forward pass depends on.
 COMPUTED = ("precision", "prompting")
-LRMOCLIP = shlex.join([sys.executable, "-m", "lrmoclip"])
 
-
-def load_scales(chosen):
-    try:
-        return configs.load_chosen(CONFIGS, chosen)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-SCALES = load_scales(config)
+try:
+    SCALES = configs.load_chosen(CONFIGS, config)
+    configs.write_chosen(SCALES, CHOSEN)
+except UserError as error:
+    sys.exit(f"error: {error}")
 os.environ[MARK] = os.getcwd()  # by which jobs are known as this workflow's, should it be killed
 FAILED = failures.watch()
+
+# Commands name no interpreter: in a checkout that moved, and in a container, it is another one.
+if not workflow.deployment_settings.deployment_method:
+    found = shlex.quote(str(Path(sys.executable).parent)).replace("{", "{{").replace("}", "}}")
+    shell.prefix(f'export PATH={found}:"$PATH"; ')
 
 
 onerror:
@@ -40,28 +46,110 @@ wildcard_constraints:
     base="[a-z0-9.-]+",
     domain="[a-z0-9_]+",
     method="[a-z0-9_]+",
-    seed=r"\d+",
-
-
-def seed_groups():
-    """Each scale with the seeds of each job: a process trains or scores so many in turn."""
-    for scale in SCALES.values():
-        size = scale["seeds_per_job"]
-        for start in range(0, len(scale["seeds"]), size):
-            yield scale, scale["seeds"][start : start + size]
+    seeds=r"\d+(_\d+)*",
+    n=r"\d+",
 
 
 def scale_of(wildcards):
     return SCALES[wildcards.scale]
 
 
-def config_of(wildcards):
-    return scale_of(wildcards).path
+def chosen(wildcards):
+    return CHOSEN.format(scale=wildcards.scale)
+
+
+def settings(*keys):
+    """A rule's parameter that reruns it when one of these parts of the config changes."""
+
+    def value(wildcards):
+        return configs.fingerprint([getattr(scale_of(wildcards), key) for key in keys])
+
+    return value
+
+
+def point(wildcards):
+    """A rule's parameter that reruns it when the method's point changes."""
+    return configs.fingerprint(scale_of(wildcards).method(wildcards.method).identity)
+
+
+def scoring(wildcards):
+    """A rule's parameter that reruns it when what it scores, or how, changes."""
+    scale = scale_of(wildcards)
+    parts = [getattr(scale, key) for key in ("evaluation", "general", *COMPUTED)]
+    return configs.fingerprint([*parts, scale.domain(wildcards.domain)])
+
+
+def learning_rate(wildcards):
+    """The tuned rate; without one, nothing runs."""
+    scale = scale_of(wildcards)
+    try:
+        return scale.learning_rate(wildcards.base, wildcards.domain, wildcards.method)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def data_of(wildcards):
+    """The folders that hold the records of a domain, and general ones."""
+    domain = scale_of(wildcards).domains.get(wildcards.domain)  # none of the sample `replay`
+    root = f"results/{wildcards.scale}"
+    own = [f"{root}/own/{wildcards.domain}"] if domain and domain.folder else []
+    return [f"{root}/data", *own]
+
+
+def needed_files(wildcards, methods):
+    """What methods need beside base and data, by need."""
+    root = f"results/{wildcards.scale}/{wildcards.base}"
+    places = {
+        Need.STORE: f"{root}/{wildcards.domain}/stage0",
+        Need.GENERAL_STORE: f"{root}/replay/stage0",
+        Need.FISHER: f"{root}/fisher.safetensors",
+    }
+    needs = set().union(*(scale_of(wildcards).method(method).needs for method in methods))
+    return {need.value: path for need, path in places.items() if need in needs}
+
+
+def needed_by_method(wildcards):
+    return needed_files(wildcards, [wildcards.method])
+
+
+def as_options(wildcards, input):
+    """The words of a command line that name what `needed_files` found."""
+    names = [need.value for need in Need if need.value in input.keys()]
+    return [word for name in names for word in (f"--{name.replace('_', '-')}", input[name])]
+
+
+def folders(wildcards):
+    """The folder of each seed of a job."""
+    root = METHOD.format(**wildcards)
+    return [f"{root}/seed{seed}" for seed in seeds_of(wildcards.seeds)]
+
+
+def jobs_of(kind, scale, seeds, **place):
+    """The files that jobs of `kind` leave which have to do with these seeds of a method."""
+    root = METHOD.format(scale=scale.name, **place)
+    found = batches(Path(root), kind, seeds, scale.seeds_per_job)
+    return [f"{root}/{kind}.{named(several)}.json" for several in found]
+
+
+def files_of_runs(scale):
+    """What the tables of a scale are made from, by kind."""
+    root = f"results/{scale.name}"
+    found = {"base": [], "scored": [], "timed": []}
+    for base, domain in [(b, d) for b in scale.bases for d in scale.domains_to_run]:
+        found["base"].append(f"{root}/{base}/{domain}/base/seed0/metrics.json")
+        for method in scale.methods:
+            place = dict(base=base, domain=domain, method=method)
+            # The trained ones are named, so that one that is lost is made again.
+            for kind in (TRAINED, SCORED):
+                found["scored"] += jobs_of(kind, scale, scale.seeds, **place)
+        numbers = timed(Path(f"{root}/{base}/{domain}"), scale.methods)
+        found["timed"] += [f"{root}/{base}/{domain}/timings.{n}.json" for n in numbers]
+    return found
 
 
 def gpus(wildcards):
     """What a job that trains asks for, none at a scale without `gpus`."""
-    return scale_of(wildcards).settings.get("gpus", 0)
+    return scale_of(wildcards).gpus
 
 
 def gpu(wildcards):
@@ -69,92 +157,19 @@ def gpu(wildcards):
     return min(1, gpus(wildcards))
 
 
-def launcher(wildcards):
-    """The command line's beginning: one process, or one a GPU where a run is sharded."""
-    if (count := gpus(wildcards)) <= 1:
-        return LRMOCLIP
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return shlex.join([*torchrun, "--nproc-per-node", str(count), "-m", "lrmoclip"])
+# What a job asks a cluster for: what the scale's plan.csv predicts, else this; each attempt more.
+MEMORY_MB, RUNTIME_MIN = 8_000, 120
+PLANNED = {scale: planned(f"results/{scale}/plan.csv") for scale in SCALES}
 
 
-def setting(*keys):
-    """A rule's parameter that reruns it when this part of the config changes."""
-
-    def value(wildcards):
-        return configs.fingerprint([scale_of(wildcards).settings.get(key) for key in keys])
-
-    return value
+def memory(rule):
+    return lambda w, attempt: attempt * getattr(asked(rule, w), "memory_mb", MEMORY_MB)
 
 
-def point(wildcards):
-    """A rule's parameter that reruns it when the method's point changes."""
-    return configs.fingerprint(scale_of(wildcards).method(wildcards.method))
+def runtime(rule):
+    return lambda w, attempt: attempt * getattr(asked(rule, w), "runtime_minutes", RUNTIME_MIN)
 
 
-def benchmarks_of(wildcards):
-    """A rule's parameter that reruns it when what it scores, or how, changes."""
-    scale = scale_of(wildcards)
-    parts = [scale.settings.get(key) for key in ("evaluation", "general", *COMPUTED)]
-    return configs.fingerprint([*parts, scale.domain(wildcards.domain)])
-
-
-def general_scores(wildcards):
-    """The base's general scores are the same for every domain: the first domain's are taken over."""
-    first = next(iter(scale_of(wildcards)["domains"]))
-    path = f"results/{wildcards.scale}/{wildcards.base}/{first}/base/seed0/metrics.json"
-    return {} if wildcards.domain == first else {"general": [path]}
-
-
-def sets_of(wildcards):
-    """Files that a method needs beside base and data, as options of the command line."""
-    return option_files(scale_of(wildcards), [wildcards.method], wildcards)
-
-
-def sets_of_all(wildcards):
-    scale = scale_of(wildcards)
-    return option_files(scale, scale["methods"], wildcards)
-
-
-def option_files(scale, methods, wildcards):
-    root = f"results/{wildcards.scale}/{wildcards.base}"
-    points = [scale.method(method) for method in methods]
-    found = {}
-    if any(configs.needs_sets(p) for p in points):
-        found["store"] = f"{root}/{wildcards.domain}/stage0"
-    if any(configs.needs_sets(p) and p["replay"] for p in points):
-        found["general_store"] = f"{root}/replay/stage0"
-    if any(p["penalty"]["name"] == "ewc" for p in points):
-        found["fisher"] = f"{root}/fisher.safetensors"
-    return found
-
-
-def as_options(wildcards, input):
-    """The words of a command line that name what `option_files` found."""
-    names = [name for name in ("store", "general_store", "fisher") if name in input.keys()]
-    return [word for name in names for word in (f"--{name.replace('_', '-')}", input[name])]
-
-
-def learning_rate(wildcards):
-    """None where none is kept: the rule's command then says so in one line."""
-    try:
-        return scale_of(wildcards).learning_rate(wildcards.base, wildcards.domain, wildcards.method)
-    except UserError:
-        return None
-
-
-def files_of_runs(scale):
-    """What the tables of a scale are made from, by kind."""
-    places = dict(base=scale["bases"], domain=scale["domains"])
-    root = f"results/{scale.name}/{{base}}/{{domain}}"
-    trained = dict(method=scale["methods"], seed=scale["seeds"], **places)
-    return {
-        "base": expand(f"{root}/base/seed0/metrics.json", **places),
-        "metrics": expand(f"{root}/{{method}}/seed{{seed}}/metrics.json", **trained),
-        "samples": expand(f"{root}/{{method}}/seed{{seed}}/samples.parquet", **trained),
-        "runs": expand(f"{root}/{{method}}/seed{{seed}}/run.json", **trained),
-        "timed": expand(f"{root}/timings.json", **places),
-    }
-
-
-def run_files(wildcards):
-    return files_of_runs(scale_of(wildcards))
+def asked(rule, wildcards):
+    names = [getattr(wildcards, key, "") for key in ("base", "domain", "method")]
+    return PLANNED[wildcards.scale].get((rule, *names))

@@ -7,13 +7,41 @@ rule data:
         "results/{scale}/logs/data.tsv"
     conda:
         "../../envs/conda.yaml"
-    # A resource, since parameters rerun a rule: the same data from another place are the same data.
     resources:
-        source=shlex.join(["--data-dir", str(config["data_dir"])]) if "data_dir" in config else "",
+        mem_mb=memory("data"),
+        runtime=runtime("data"),
     params:
-        lrmoclip=LRMOCLIP,
-        config=config_of,
-        depends=setting("data"),
+        config=chosen,
+        depends=settings("data"),
     shell:
-        "{params.lrmoclip} data --config {params.config:q} --out {output:q} {resources.source}"
-        " 2> {log:q}"
+        "python -m lrmoclip data --config {params.config:q} --out {output:q} 2> {log:q}"
+
+
+# What a user's own domains are made from, so that other records there are other data.
+def own_records(wildcards):
+    scale = scale_of(wildcards)
+    folder = scale.path.parent / scale.domain(wildcards.domain).folder
+    return sorted(map(str, [*folder.glob("*.jsonl"), *folder.glob("databases/*.sqlite")]))
+
+
+rule own_data:
+    input:
+        own_records,
+        data=rules.data.output,
+    output:
+        directory("results/{scale}/own/{domain}"),
+    log:
+        "results/{scale}/logs/own/{domain}.log",
+    benchmark:
+        "results/{scale}/logs/own/{domain}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    resources:
+        mem_mb=memory("data"),
+        runtime=runtime("data"),
+    params:
+        config=chosen,
+        depends=lambda w: configs.fingerprint(scale_of(w).domain(w.domain)),
+    shell:
+        "python -m lrmoclip own-data --config {params.config:q} --domain {wildcards.domain:q}"
+        " --data {input.data:q} --out {output:q} 2> {log:q}"

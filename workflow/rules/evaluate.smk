@@ -1,39 +1,46 @@
-# One process scores the seeds of a job, for starting the harness costs more than their items.
-for scale, seeds in seed_groups():
+# The base's general scores are the same for every domain: the first domain's are taken over.
+def general_scores(wildcards):
+    first = next(iter(scale_of(wildcards).domains))
+    path = f"results/{wildcards.scale}/{wildcards.base}/{first}/base/seed0/metrics.json"
+    return {} if wildcards.domain == first else {"general": [path]}
 
-    rule:
-        name:
-            f"evaluate_{scale.name}_{seeds[0]}"
-        input:
-            data=rules.data.output,
-            models=expand(f"{RUN}/model", seed=seeds),
-            base="results/{scale}/{base}/{domain}/base/seed0/metrics.json",
-        output:
-            metrics=expand(f"{RUN}/metrics.json", seed=seeds),
-            samples=expand(f"{RUN}/samples.parquet", seed=seeds),
-        log:
-            f"results/{{scale}}/logs/{{base}}/{{domain}}/{{method}}/evaluate{seeds[0]}.log",
-        benchmark:
-            f"results/{{scale}}/logs/{{base}}/{{domain}}/{{method}}/evaluate{seeds[0]}.tsv"
-        wildcard_constraints:
-            scale=scale.name,
-            method="|".join(scale["methods"]),
-        conda:
-            "../../envs/conda.yaml"
-        threads: lambda w: scale_of(w)["threads"]["evaluate"]
-        resources:
-            gpu=gpu,
-        params:
-            lrmoclip=LRMOCLIP,
-            config=config_of,
-            depends=benchmarks_of,
-            seeds=seeds,
-            outs=lambda w, output: [Path(path).parent for path in output.metrics],
-        shell:
-            "{params.lrmoclip} evaluate --config {params.config:q} --base {wildcards.base:q}"
-            " --domain {wildcards.domain:q} --method {wildcards.method:q} --data {input.data:q}"
-            " --seeds {params.seeds:q} --models {input.models:q} --outs {params.outs:q}"
-            " --base-metrics {input.base:q} 2> {log:q}"
+
+def trained(wildcards):
+    """The jobs that train what a job scores."""
+    place = {key: wildcards[key] for key in ("base", "domain", "method")}
+    return jobs_of(TRAINED, scale_of(wildcards), seeds_of(wildcards.seeds), **place)
+
+
+# One process scores the seeds of a job, for starting the harness costs more than their items.
+rule evaluate:
+    input:
+        trained,
+        data=data_of,
+        base="results/{scale}/{base}/{domain}/base/seed0/metrics.json",
+    output:
+        f"{METHOD}/{SCORED}.{{seeds}}.json",
+    log:
+        "results/{scale}/logs/{base}/{domain}/{method}/evaluate.{seeds}.log",
+    benchmark:
+        "results/{scale}/logs/{base}/{domain}/{method}/evaluate.{seeds}.tsv"
+    conda:
+        "../../envs/conda.yaml"
+    threads: lambda w: scale_of(w).threads.evaluate
+    resources:
+        gpu=gpu,
+        mem_mb=memory("evaluate"),
+        runtime=runtime("evaluate"),
+    params:
+        config=chosen,
+        depends=scoring,
+        seeds=lambda w: seeds_of(w.seeds),
+        outs=folders,
+        models=lambda w: [f"{folder}/model" for folder in folders(w)],
+    shell:
+        "python -m lrmoclip evaluate --config {params.config:q} --base {wildcards.base:q}"
+        " --domain {wildcards.domain:q} --method {wildcards.method:q} --data {input.data:q}"
+        " --seeds {params.seeds:q} --models {params.models:q} --outs {params.outs:q}"
+        " --base-metrics {input.base:q} --done {output:q} 2> {log:q}"
 
 
 # The base model is a method without training, its seed is 0. It is scored on all benchmarks, and
@@ -41,7 +48,7 @@ for scale, seeds in seed_groups():
 rule evaluate_base:
     input:
         unpack(general_scores),
-        data=rules.data.output,
+        data=data_of,
         model=rules.base.output,
     output:
         metrics="results/{scale}/{base}/{domain}/base/seed0/metrics.json",
@@ -52,18 +59,19 @@ rule evaluate_base:
         "results/{scale}/logs/{base}/{domain}/base/evaluate.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: lambda w: scale_of(w)["threads"]["evaluate"]
+    threads: lambda w: scale_of(w).threads.evaluate
     resources:
         gpu=gpu,
+        mem_mb=memory("evaluate_base"),
+        runtime=runtime("evaluate_base"),
     params:
-        lrmoclip=LRMOCLIP,
-        config=config_of,
-        depends=benchmarks_of,
+        config=chosen,
+        depends=scoring,
         out=lambda w, output: Path(output.metrics).parent,
         options=lambda w, input: [
             word for path in input.get("general", []) for word in ("--general-from", path)
         ],
     shell:
-        "{params.lrmoclip} evaluate --config {params.config:q} --base {wildcards.base:q}"
+        "python -m lrmoclip evaluate --config {params.config:q} --base {wildcards.base:q}"
         " --domain {wildcards.domain:q} --method base --data {input.data:q}"
         " --seeds 0 --models {input.model:q} --outs {params.out:q} {params.options:q} 2> {log:q}"

@@ -1,36 +1,52 @@
+# Methods that were not timed before are timed beside the one that costs are held against.
+def methods_timed(wildcards):
+    folder = Path("results") / wildcards.scale / wildcards.base / wildcards.domain
+    return timed(folder, scale_of(wildcards).methods)[int(wildcards.n)]
+
+
 # All cores, so that nothing else runs while steps are timed.
 rule timings:
     input:
-        unpack(sets_of_all),
-        data=rules.data.output,
+        unpack(lambda w: needed_files(w, methods_timed(w))),
+        data=data_of,
         base=rules.base.output,
     output:
-        "results/{scale}/{base}/{domain}/timings.json",
+        "results/{scale}/{base}/{domain}/timings.{n}.json",
     log:
-        "results/{scale}/logs/{base}/{domain}/timings.log",
+        "results/{scale}/logs/{base}/{domain}/timings.{n}.log",
     benchmark:
-        "results/{scale}/logs/{base}/{domain}/timings.tsv"
+        "results/{scale}/logs/{base}/{domain}/timings.{n}.tsv"
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: workflow.resource_settings.cores or 1
     resources:
         gpu=gpus,
+        mem_mb=memory("timings"),
+        runtime=runtime("timings"),
     params:
-        lrmoclip=launcher,
-        config=config_of,
-        depends=setting("stage0", "stage1", "ewc", "timing", "threads", *COMPUTED),
-        methods=lambda w: scale_of(w)["methods"],
+        config=chosen,
+        depends=settings("stage0", "stage1", "ewc", "timing", "threads", *COMPUTED),
+        methods=methods_timed,
         options=as_options,
     shell:
-        "{params.lrmoclip} timings --config {params.config:q} --base {wildcards.base:q}"
+        "python -m lrmoclip timings --config {params.config:q} --base {wildcards.base:q}"
         " --domain {wildcards.domain:q} --checkpoint {input.base:q} --data {input.data:q}"
         " {params.options:q} --methods {params.methods:q} --out {output:q} 2> {log:q}"
 
 
+def all_data(wildcards):
+    scale, root = scale_of(wildcards), f"results/{wildcards.scale}"
+    own = [name for name in scale.domains_to_run if scale.domain(name).folder]
+    return [f"{root}/data", *(f"{root}/own/{name}" for name in own)]
+
+
+# From every finished run, those that were asked for before included. What was chosen now is an
+# input: another choice makes the tables anew.
 rule tables:
     input:
-        unpack(run_files),
-        data=rules.data.output,
+        unpack(lambda w: files_of_runs(scale_of(w))),
+        data=all_data,
+        config=chosen,
     output:
         tables=expand("results/{{scale}}/{table}.csv", table=TABLES),
         provenance="results/{scale}/provenance.json",
@@ -38,19 +54,19 @@ rule tables:
         "results/{scale}/logs/tables.log",
     conda:
         "../../envs/conda.yaml"
+    resources:
+        mem_mb=memory("tables"),
+        runtime=runtime("tables"),
     params:
-        lrmoclip=LRMOCLIP,
-        config=config_of,
-        folders=lambda w, input: [Path(path).parent for path in [*input.base, *input.metrics]],
-        out=lambda w, output: Path(output.provenance).parent,
+        results=lambda w, output: Path(output.provenance).parent,
     shell:
-        "{params.lrmoclip} tables --config {params.config:q} --runs {params.folders:q}"
-        " --timed {input.timed:q} --data {input.data:q} --out {params.out:q} 2> {log:q}"
+        "python -m lrmoclip tables --config {input.config:q} --results {params.results:q}"
+        " --data {input.data:q} --out {params.results:q} 2> {log:q}"
 
 
 rule forgetting_plot:
     input:
-        "results/{scale}/table1.csv",
+        table="results/{scale}/table1.csv",
     output:
         png="results/{scale}/figures/forgetting.png",
         svg="results/{scale}/figures/forgetting.svg",
@@ -59,10 +75,14 @@ rule forgetting_plot:
         "results/{scale}/logs/forgetting_plot.log",
     conda:
         "../../envs/conda.yaml"
+    resources:
+        mem_mb=memory("forgetting_plot"),
+        runtime=runtime("forgetting_plot"),
     params:
-        lrmoclip=LRMOCLIP,
+        config=chosen,
     shell:
-        "{params.lrmoclip} figure --table {input:q} --out {output.png:q} 2> {log:q}"
+        "python -m lrmoclip figure --configs {params.config:q} --table {input.table:q}"
+        " --out {output.png:q} 2> {log:q}"
 
 
 rule table1:
@@ -75,7 +95,5 @@ rule table1:
         "results/logs/table1.log",
     conda:
         "../../envs/conda.yaml"
-    params:
-        lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} gather --tables {input:q} --out {output.table:q} 2> {log:q}"
+        "python -m lrmoclip gather --tables {input:q} --out {output.table:q} 2> {log:q}"

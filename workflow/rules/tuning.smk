@@ -1,8 +1,8 @@
-# Not part of the default run. Its outcome is kept in results/reference/, where configs read it.
+# Not part of the default run. Its outcome is kept (`snakemake keep`) where configs read it.
 rule tune:
     input:
-        unpack(sets_of),
-        data=rules.data.output,
+        unpack(needed_by_method),
+        data=data_of,
         base=rules.base.output,
     output:
         table="results/{scale}/{base}/{domain}/{method}/tuning.csv",
@@ -13,17 +13,18 @@ rule tune:
         "results/{scale}/logs/{base}/{domain}/{method}/tune.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: lambda w: scale_of(w)["threads"]["train"]
+    threads: lambda w: scale_of(w).threads.train
     resources:
         gpu=gpus,
+        mem_mb=memory("tune"),
+        runtime=runtime("tune"),
     params:
-        lrmoclip=launcher,
-        config=config_of,
-        depends=setting("stage1", "tuning", "evaluation", "general", *COMPUTED),
+        config=chosen,
+        depends=settings("stage1", "tuning", "evaluation", "general", *COMPUTED),
         point=point,
         options=as_options,
     shell:
-        "{params.lrmoclip} tune --config {params.config:q} --base {wildcards.base:q}"
+        "python -m lrmoclip tune --config {params.config:q} --base {wildcards.base:q}"
         " --domain {wildcards.domain:q} --method {wildcards.method:q}"
         " --checkpoint {input.base:q} --data {input.data:q} {params.options:q}"
         " --out {output.table:q} 2> {log:q}"
@@ -33,9 +34,9 @@ rule learning_rates:
     input:
         lambda w: expand(
             "results/{{scale}}/{base}/{domain}/{method}/tuning.csv",
-            base=scale_of(w)["bases"],
-            domain=scale_of(w)["domains"],
-            method=scale_of(w)["methods"],
+            base=scale_of(w).bases,
+            domain=scale_of(w).domains_to_run,
+            method=scale_of(w).methods,
         ),
     output:
         rates="results/{scale}/learning_rates.csv",
@@ -45,12 +46,24 @@ rule learning_rates:
         "results/{scale}/logs/learning_rates.log",
     conda:
         "../../envs/conda.yaml"
-    params:
-        lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} learning-rates --sweeps {input:q} --out {output.rates:q} 2> {log:q}"
+        "python -m lrmoclip learning-rates --sweeps {input:q} --out {output.rates:q} 2> {log:q}"
 
 
 rule tuning:
     input:
         expand("results/{scale}/learning_rates.csv", scale=SCALES),
+
+
+# Rates of other methods, bases and domains that are kept stay.
+rule keep:
+    input:
+        expand("results/{scale}/learning_rates.csv", scale=SCALES),
+    log:
+        "results/logs/keep.log",
+    params:
+        configs=[CHOSEN.format(scale=scale) for scale in SCALES],
+    conda:
+        "../../envs/conda.yaml"
+    shell:
+        "python -m lrmoclip keep --configs {params.configs:q} --rates {input:q} > {log:q} 2>&1"

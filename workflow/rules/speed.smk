@@ -1,23 +1,21 @@
 # Not part of the default run: under ten minutes on two cores, all of them, so that nothing else
 # runs while it measures.
-rule benchmarks:
+rule speed:
     output:
         table="results/benchmarks.csv",
         about="results/benchmarks.json",
     log:
-        "results/logs/benchmarks.log",
+        "results/logs/speed.log",
     conda:
         "../../envs/conda.yaml"
     threads: lambda w: workflow.resource_settings.cores or 1
-    params:
-        lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} benchmarks --threads {threads} --out {output.table:q} 2> {log:q}"
+        "python -m lrmoclip speed --threads {threads} --out {output.table:q} 2> {log:q}"
 
 
 rule scaling_plot:
     input:
-        rules.benchmarks.output.table,
+        rules.speed.output.table,
     output:
         png="results/figures/scaling.png",
         svg="results/figures/scaling.svg",
@@ -26,7 +24,5 @@ rule scaling_plot:
         "results/logs/scaling_plot.log",
     conda:
         "../../envs/conda.yaml"
-    params:
-        lrmoclip=LRMOCLIP,
     shell:
-        "{params.lrmoclip} scaling --table {input:q} --out {output.png:q} 2> {log:q}"
+        "python -m lrmoclip scaling --table {input:q} --out {output.png:q} 2> {log:q}"
