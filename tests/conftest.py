@@ -11,7 +11,7 @@ import yaml
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lrmoclip.config import scale as config
+from lrmoclip.config import Scale, load
 from tests.support.made import run
 
 TINY = Path(__file__).parent / "workflow" / "tiny.yaml"
@@ -82,8 +82,8 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_scale() -> config.Scale:
-    return config.load(TINY)
+def tiny_scale() -> Scale:
+    return load(TINY)
 
 
 @pytest.fixture(scope="session")
@@ -107,20 +107,18 @@ def tiny_world(tmp_path_factory, tiny_world_sizes) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory, tiny_scale) -> Path:
     """The data folder of tiny.yaml itself."""
-    from lrmoclip.cli import commands
+    from lrmoclip.cli.commands import data
 
     folder = tmp_path_factory.mktemp("tiny") / "data"
-    commands.data(tiny_scale, folder)
+    data.write(tiny_scale, folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory, tiny_scale, tiny_data) -> Path:
+def tiny_base(tmp_path_factory, tiny_data) -> Path:
     """The base checkpoint of tiny.yaml."""
-    from lrmoclip.cli import commands
-
     folder = tmp_path_factory.mktemp("tiny") / "base"
-    commands.base(tiny_scale, "qwen3-s0", tiny_data, folder)
+    assert run("base", config=TINY, base="qwen3-s0", data=tiny_data, out=folder) == 0
     return folder
 
 

@@ -8,8 +8,8 @@ import psutil
 import pytest
 
 from lrmoclip.data.sql_execution import QueryFailed, run
-from tests import cells
-from tests.cells import ENDLESS
+from tests.support import cells
+from tests.support.cells import ENDLESS
 
 LONG = "replace(hex(zeroblob(49500)), '0', 'a')"  # 99 kB
 LAST = "replace(hex(zeroblob(4000)), '0', 'b') || 'a'"  # 8 kB

@@ -4,18 +4,18 @@ import itertools
 import re
 import subprocess
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from lrmoclip.config import scale as config
+from lrmoclip import config
 from lrmoclip.data.published.pins import GENERAL
 from lrmoclip.models import hub
-from tests.workflow.test_snakefile import SNAKEMAKE
+from tests.support import ROOT
+from tests.support.workflow import SNAKEMAKE
 
-FOLDER = Path(__file__).parents[2] / "workflow" / "config"
+FOLDER = ROOT / "workflow" / "config"
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,12 @@ def planned(tmp_path_factory) -> Counter:
 
 
 def test_the_whole_workflow_dry_runs(paper, planned):
-    bases, domains = paper["bases"], [d for d in paper["domains"].values() if "optional" not in d]
-    places, seeds = len(bases) * len(domains), len(paper["seeds"])
-    assert planned["base"] == len(bases)
+    places, seeds = len(paper.bases) * len(paper.domains_to_run), len(paper.seeds)
+    assert planned["base"] == len(paper.bases)
     assert planned["evaluate_base"] == places
     assert planned["stage0"] == places
-    runs = places * len(paper["methods"]) * seeds
-    for kind in ("train", "evaluate"):
-        jobs = {rule: n for rule, n in planned.items() if rule.startswith(f"{kind}_paper_")}
-        assert len(jobs) == seeds and sum(jobs.values()) == runs
+    runs = places * len(paper.methods) * seeds
+    assert planned["train"] == planned["evaluate"] == runs
 
 
 # Parameters as the models' cards state them, in 1e9, without and with the embeddings.
@@ -52,7 +49,7 @@ def test_the_whole_workflow_dry_runs(paper, planned):
     ("base", "body", "whole"), [("qwen3-4b", 3.6, 4.0), ("qwen3-8b", 6.95, 8.2)]
 )
 def test_the_architectures_have_the_published_sizes(paper, base, body, whole):
-    spec = Qwen3Config(**paper.base(base)["architecture"])
+    spec = Qwen3Config(**paper.base(base).architecture.model_dump(exclude_none=True))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(spec)
     count = sum(p.numel() for p in model.parameters()) / 1e9
@@ -69,17 +66,17 @@ def test_everything_is_pinned_to_a_commit(paper):
 
 
 def test_repositories_are_those_of_lm_evals_tasks(paper):
-    found = {role: entry["hub"] for role, entry in paper["data"]["repositories"].items()}
+    found = {role: entry.hub for role, entry in paper.data.repositories.items()}
     assert found.pop("telecom") == "netop/TeleQnA"
-    assert set(found) == set(paper["general"])
+    assert set(found) == set(paper.general)
     assert set(found.values()) <= {pin["repo"] for pin in GENERAL.values()}
 
 
 def test_every_run_has_a_learning_rate_that_says_it_is_untuned(paper):
-    grid = paper["tuning"]["learning_rates"]
-    for base, domain in itertools.product(paper["bases"], paper["domains"]):
-        for method in paper["methods"]:
+    grid = paper.tuning.learning_rates
+    for base, domain in itertools.product(paper.bases, paper.domains):
+        for method in paper.methods:
             rate = paper.learning_rate(base, domain, method)
             assert rate in grid or method == "lora"
-    rows = (FOLDER / paper["learning_rates"]).read_text().splitlines()[1:]
+    rows = paper.rates_path.read_text().splitlines()[1:]
     assert rows and all(row.endswith(",untuned starting value") for row in rows)

@@ -2,62 +2,29 @@
 and what a user's mistakes look like."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from lrmoclip.cli.reproduce import MARK
-
-ROOT = Path(__file__).parents[2]
-TINY = ROOT / "tests" / "workflow" / "tiny.yaml"
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-REPRODUCE = [sys.executable, "-m", "lrmoclip.cli.reproduce", "--snakefile", str(ROOT / "Snakefile")]
-TABLES = ["metrics", "table1", "general", "regimes", "costs", "savings", "warnings"]
-RUNS = "results/tiny/qwen3-s0"
-QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-
-
-def snakemake(
-    folder: Path, *targets: str, flags: tuple = (), scale: Path = TINY
-) -> subprocess.CompletedProcess:
-    command = [*SNAKEMAKE, "--cores", "2", *flags, "--config", f"scales={scale}", "--", *targets]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def wait_for(event: Callable[[], object], process: subprocess.Popen) -> None:
-    """However long it takes, as long as the process that is to bring it about is alive."""
-    while not event():
-        assert process.poll() is None, "the process ended before"
-        time.sleep(0.05)
-
-
-def jobs(done: subprocess.CompletedProcess) -> set[str]:
-    return set(re.findall(r"Finished jobid: \d+ \(Rule: (\w+)\)", done.stderr))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A folder in which the whole workflow ran, once killed on its way."""
-    folder = tmp_path_factory.mktemp("work flow")  # with a space
-    reproduce = [*REPRODUCE, "--config", f"scales={TINY}"]
-    first = subprocess.Popen(reproduce, cwd=folder, start_new_session=True, **QUIET)
-    wait_for((folder / RUNS / "base").exists, first)
-    # The process and everything it started, at once: the lock stays behind.
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    assert list((folder / ".snakemake" / "locks").glob("*"))
-    again = subprocess.run(reproduce, cwd=folder, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert "forgetting" in again.stdout and "results/tiny" in again.stdout
-    return folder
+from tests.support import ROOT
+from tests.support.workflow import (
+    QUIET,
+    REPRODUCE,
+    RUNS,
+    SNAKEMAKE,
+    TABLES,
+    TINY,
+    jobs,
+    snakemake,
+    wait_for,
+)
 
 
 def test_every_file_of_the_contract_is_there(finished):
@@ -85,17 +52,16 @@ def test_a_second_run_does_nothing(finished):
 def test_a_lost_file_is_made_again_with_what_hangs_on_it(finished):
     metrics = finished / "results/tiny/metrics.csv"
     before = metrics.read_bytes()
-    lost = finished / RUNS / "telecom/full_ft/seed1/metrics.json"
-    lost.unlink()
+    (finished / RUNS / "telecom/full_ft/seed1/metrics.json").unlink()
     done = snakemake(finished)
     assert done.returncode == 0, done.stderr
-    assert jobs(done) == {"evaluate_tiny_1", "tables", "table1", "forgetting_plot", "all"}
+    assert jobs(done) == {"evaluate", "tables", "table1", "forgetting_plot", "all"}
     assert metrics.read_bytes() == before
 
 
 def test_a_cold_run_of_one_method_gives_the_same_bytes(finished, tmp_path):
     shutil.copytree(finished / "results/tiny/data", tmp_path / "results/tiny/data")
-    target = f"{RUNS}/nl2sql/lr_moclip/seed1/run.json"
+    target = f"{RUNS}/nl2sql/lr_moclip/trained.1.json"
     done = snakemake(tmp_path, target)
     assert done.returncode == 0, done.stderr
     name = "nl2sql/lr_moclip/seed1/model/model.safetensors"
@@ -115,7 +81,7 @@ def test_tuning_is_a_target_of_its_own(finished):
 def test_the_plan_is_shown_without_further_flags(tmp_path):
     done = subprocess.run([*SNAKEMAKE, "-n"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "train_micro_1" in done.stdout + done.stderr
+    assert "train" in done.stdout + done.stderr
 
 
 def test_lint_has_nothing_to_say():
@@ -223,25 +189,25 @@ def _damaged(finished: Path, tmp_path: Path) -> str:
     shutil.copytree(finished / "results", tmp_path / "results")
     shard = tmp_path / RUNS / "telecom/stage0/shard-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
-    return f"{RUNS}/telecom/lr_moclip/seed1/run.json"
+    return f"{RUNS}/telecom/lr_moclip/trained.1_2.json"
 
 
 @pytest.mark.parametrize("flags", [(), ("--quiet", "rules"), ("--show-failed-logs",)])
 def test_a_failing_rule_shows_its_one_line_last_and_its_log(finished, tmp_path, flags):
     target = _damaged(finished, tmp_path)
-    done = snakemake(tmp_path, target, flags=("--forcerun", "train_tiny_1", *flags))
+    done = snakemake(tmp_path, target, flags=("--forcerun", "train", *flags))
 
     assert done.returncode != 0
     log, last = done.stderr.strip().splitlines()[-2:]
     assert last.startswith("error: ") and "shard-00000.safetensors: damaged" in last
-    assert log == f"log: {RUNS.replace('tiny', 'tiny/logs')}/telecom/lr_moclip/train1.log"
+    assert log == f"log: {RUNS.replace('tiny', 'tiny/logs')}/telecom/lr_moclip/train.1_2.log"
     assert last in (tmp_path / log.removeprefix("log: ")).read_text()
     assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_reproduce_shows_the_one_line_last(finished, tmp_path):
     target = _damaged(finished, tmp_path)
-    options = ["--forcerun", "train_tiny_1", "--config", f"scales={TINY}", "--", target]
+    options = ["--forcerun", "train", "--config", f"scales={TINY}", "--", target]
 
     done = subprocess.run([*REPRODUCE, *options], cwd=tmp_path, capture_output=True, text=True)
 
