@@ -56,7 +56,7 @@ keep-benchmarks: $(READY)
 lock:
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/pip install --quiet torch==2.13.0 setuptools '.[workflow,benchmark,test,dev]'
+	$(VENV)-lock/bin/pip install --quiet torch==2.13.0 setuptools '.[workflow,benchmark,cluster,test,dev]'
 	sed -n '/^#/p' envs/requirements.lock > envs/requirements.new
 	$(VENV)-lock/bin/pip freeze --all --exclude lrmoclip --exclude pip | sed -E -e 's/\+cpu$$//' -e 's/^(triton|liger).*/&; platform_system == "Linux"/' >> envs/requirements.new
 	mv envs/requirements.new envs/requirements.lock

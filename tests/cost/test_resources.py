@@ -8,12 +8,15 @@ import pytest
 from lrmoclip.cost.plan.resources import LOST, planned
 from lrmoclip.train.memory import ROOM
 
-HEAD = "rule,base,domain,method,jobs,device,gpus,wall_hours,peak_memory_gb"
+HEAD = "rule,base,domain,method,jobs,device,gpus,wall_hours,peak_memory_gb,disk_gb"
 
 
 @pytest.fixture
 def plan(tmp_path):
-    rows = ["train,b,d,lora,3,h100,8,6,20", "train,b,d,lora,3,a100,8,9,20", "base,b,,,1,h100,1,0,4"]
+    rows = [
+        "train,b,d,lora,3,h100,8,6,20,48", "train,b,d,lora,3,a100,8,9,20,48",
+        "base,b,,,1,h100,1,0,4,16",
+    ]  # fmt: skip
     path = tmp_path / "plan.csv"
     path.write_text("\n".join([HEAD, *rows]))
     return planned(path)
@@ -22,14 +25,14 @@ def plan(tmp_path):
 def test_a_job_has_what_is_predicted_of_the_first_device_and_more(plan):
     memory, minutes, gpus = plan["train", "b", "d", "lora"]
 
-    assert memory == 1.6 * 8 * 20_000 and gpus == 8  # a process a GPU
+    assert memory == 1.6 * 8 * (16_000 + 4_000) and gpus == 8  # the base, a process a GPU
     assert minutes == 2 * 2 * 60 + 10  # three jobs of two hours each
-    assert plan["base", "b", "", ""] == (6400, 10, 1)
+    assert plan["base", "b", "", ""] == (32_000, 10, 1)
 
 
 def test_a_cpu_is_no_gpu(tmp_path):
     path = tmp_path / "plan.csv"
-    path.write_text(f"{HEAD}\nfisher,b,,,1,cpu-2,0,0.5,2")
+    path.write_text(f"{HEAD}\nfisher,b,,,1,cpu-2,0,0.5,2,1")
 
     assert planned(path)["fisher", "b", "", ""] == (3200, 70, 0)
 

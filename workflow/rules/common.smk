@@ -37,6 +37,18 @@ if not workflow.deployment_settings.deployment_method:
     shell.prefix(f'export PATH={found}:"$PATH"; ')
 
 
+# They take a moment: where Snakemake runs, whatever the others run on.
+localrules:
+    all,
+    forgetting_plot,
+    table1,
+    learning_rates,
+    tuning,
+    keep,
+    plan,
+    scaling_plot,
+
+
 onerror:
     failures.show_last(FAILED)
 
@@ -157,9 +169,20 @@ def gpu(wildcards):
     return min(1, gpus(wildcards))
 
 
-# What a job asks a cluster for: what the scale's plan.csv predicts, else this; each attempt more.
+def all_cores(scales):
+    """For rules beside which nothing may run: no fewer than they compute with, where a cluster's
+    job has no number of cores to take all of."""
+    return max(workflow.resource_settings.cores or 1, *(scale.threads.train for scale in scales))
+
+
+# What a job asks a cluster for: what the scale's plan.csv predicts, its own or the kept one, else
+# this; each attempt more.
 MEMORY_MB, RUNTIME_MIN = 8_000, 120
-PLANNED = {scale: planned(f"results/{scale}/plan.csv") for scale in SCALES}
+KEPT = Path(workflow.basedir) / "results" / "reference"
+PLANNED = {
+    scale: planned(f"results/{scale}/plan.csv") or planned(KEPT / scale / "plan.csv")
+    for scale in SCALES
+}
 
 
 def memory(rule):

@@ -8,7 +8,10 @@ rule speed:
         "results/logs/speed.log",
     conda:
         "../../envs/conda.yaml"
-    threads: lambda w: workflow.resource_settings.cores or 1
+    threads: lambda w: all_cores(SCALES.values())
+    resources:
+        mem_mb=memory("speed"),
+        runtime=runtime("speed"),
     shell:
         "python -m lrmoclip speed --threads {threads} --out {output.table:q} 2> {log:q}"
 

@@ -18,7 +18,7 @@ rule timings:
         "results/{scale}/logs/{base}/{domain}/timings.{n}.tsv"
     conda:
         "../../envs/conda.yaml"
-    threads: lambda w: workflow.resource_settings.cores or 1
+    threads: lambda w: all_cores([scale_of(w)])
     resources:
         gpu=gpus,
         mem_mb=memory("timings"),
@@ -75,9 +75,6 @@ rule forgetting_plot:
         "results/{scale}/logs/forgetting_plot.log",
     conda:
         "../../envs/conda.yaml"
-    resources:
-        mem_mb=memory("forgetting_plot"),
-        runtime=runtime("forgetting_plot"),
     params:
         config=chosen,
     shell:

@@ -66,4 +66,4 @@ rule keep:
     conda:
         "../../envs/conda.yaml"
     shell:
-        "python -m lrmoclip keep --configs {params.configs:q} --rates {input:q} > {log:q} 2>&1"
+        "python -m lrmoclip keep --configs {params.configs:q} --rates {input:q} 2> {log:q}"

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 LOST = 1.6  # times the memory that is predicted: what a process took at most (`train.memory.ROOM`)
+PROCESS_GB = 4  # of the host, of a process whose tensors are on a GPU: its libraries
 SLOWER, START_MINUTES = 2.0, 10  # times the predicted time, and to start: a killed job is lost
 
 
 class Asked(NamedTuple):
-    """memory_mb: of the host, which first reads all that moves onto GPUs."""
+    """memory_mb: of the host. A process of a GPU first reads the base there, its own copy."""
 
     memory_mb: int
     runtime_minutes: int
@@ -22,12 +23,16 @@ def planned(path: Path) -> dict[tuple[str, str, str, str], Asked]:
     device that it has. Empty where there is no such file."""
     if not Path(path).exists():
         return {}
-    found: dict[tuple[str, str, str, str], Asked] = {}
     with open(path, encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            gpus = int(row["gpus"])
-            memory = LOST * 1000 * float(row["peak_memory_gb"]) * max(1, gpus)
-            minutes = SLOWER * 60 * float(row["wall_hours"]) / int(row["jobs"]) + START_MINUTES
-            key = (row["rule"], row["base"], row["domain"], row["method"])
-            found.setdefault(key, Asked(math.ceil(memory), math.ceil(minutes), gpus))
+        rows = list(csv.DictReader(file))
+    checkpoints = {row["base"]: float(row["disk_gb"]) for row in rows if row["rule"] == "base"}
+    found: dict[tuple[str, str, str, str], Asked] = {}
+    for row in rows:
+        gpus = int(row["gpus"])
+        on_host = float(row["peak_memory_gb"])
+        if gpus:
+            on_host = gpus * (checkpoints[row["base"]] + PROCESS_GB)
+        minutes = SLOWER * 60 * float(row["wall_hours"]) / int(row["jobs"]) + START_MINUTES
+        key = (row["rule"], row["base"], row["domain"], row["method"])
+        found.setdefault(key, Asked(math.ceil(LOST * 1000 * on_host), math.ceil(minutes), gpus))
     return found
