@@ -1,6 +1,8 @@
 # From a config to the tables: one rule file an arrow.
 #   .venv/bin/snakemake --cores all results/table1.csv
 include: "workflow/rules/common.smk"
+include: "workflow/rules/inputs.smk"
+include: "workflow/rules/asked.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/base.smk"
 include: "workflow/rules/stage0.smk"

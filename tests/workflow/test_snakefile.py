@@ -185,10 +185,11 @@ def test_results_that_cannot_be_written_are_one_line(tmp_path):
 
 
 def _damaged(finished: Path, tmp_path: Path) -> str:
-    """A copy of the results with a broken store; what makes a rule read it."""
+    """A copy of the results with a run lost and a broken store; what makes a rule read it."""
     shutil.copytree(finished / "results", tmp_path / "results")
     shard = tmp_path / RUNS / "telecom/stage0/shard-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
+    shutil.rmtree(tmp_path / RUNS / "telecom/lr_moclip/seed1")
     return f"{RUNS}/telecom/lr_moclip/trained.1_2.json"
 
 

@@ -1,9 +1,3 @@
-def own_model(wildcards):
-    """The files of a base that is in a folder of the user's: another model there is another base."""
-    folder = bases.source(scale_of(wildcards), wildcards.base)
-    return sorted(map(str, [*folder.glob("*.json"), *folder.glob("*.safetensors")])) if folder else []
-
-
 rule base:
     input:
         own_model,

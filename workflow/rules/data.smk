@@ -17,13 +17,6 @@ rule data:
         "python -m lrmoclip data --config {params.config:q} --out {output:q} 2> {log:q}"
 
 
-# What a user's own domains are made from, so that other records there are other data.
-def own_records(wildcards):
-    scale = scale_of(wildcards)
-    folder = scale.path.parent / scale.domain(wildcards.domain).folder
-    return sorted(map(str, [*folder.glob("*.jsonl"), *folder.glob("databases/*.sqlite")]))
-
-
 rule own_data:
     input:
         own_records,

@@ -1,16 +1,3 @@
-# The base's general scores are the same for every domain: the first domain's are taken over.
-def general_scores(wildcards):
-    first = next(iter(scale_of(wildcards).domains))
-    path = f"results/{wildcards.scale}/{wildcards.base}/{first}/base/seed0/metrics.json"
-    return {} if wildcards.domain == first else {"general": [path]}
-
-
-def trained(wildcards):
-    """The jobs that train what a job scores."""
-    place = {key: wildcards[key] for key in ("base", "domain", "method")}
-    return jobs_of(TRAINED, scale_of(wildcards), seeds_of(wildcards.seeds), **place)
-
-
 # One process scores the seeds of a job, for starting the harness costs more than their items.
 rule evaluate:
     input:

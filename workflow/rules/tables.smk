@@ -1,9 +1,4 @@
 # Methods that were not timed before are timed beside the one that costs are held against.
-def methods_timed(wildcards):
-    folder = Path("results") / wildcards.scale / wildcards.base / wildcards.domain
-    return timed(folder, scale_of(wildcards).methods)[int(wildcards.n)]
-
-
 # All cores, so that nothing else runs while steps are timed.
 rule timings:
     input:
@@ -32,12 +27,6 @@ rule timings:
         "python -m lrmoclip timings --config {params.config:q} --base {wildcards.base:q}"
         " --domain {wildcards.domain:q} --checkpoint {input.base:q} --data {input.data:q}"
         " {params.options:q} --methods {params.methods:q} --out {output:q} 2> {log:q}"
-
-
-def all_data(wildcards):
-    scale, root = scale_of(wildcards), f"results/{wildcards.scale}"
-    own = [name for name in scale.domains_to_run if scale.domain(name).folder]
-    return [f"{root}/data", *(f"{root}/own/{name}" for name in own)]
 
 
 # From every finished run, those that were asked for before included. What was chosen now is an

@@ -61,9 +61,9 @@ rule keep:
         expand("results/{scale}/learning_rates.csv", scale=SCALES),
     log:
         "results/logs/keep.log",
-    params:
-        configs=[CHOSEN.format(scale=scale) for scale in SCALES],
     conda:
         "../../envs/conda.yaml"
+    params:
+        configs=[CHOSEN.format(scale=scale) for scale in SCALES],
     shell:
         "python -m lrmoclip keep --configs {params.configs:q} --rates {input:q} 2> {log:q}"
