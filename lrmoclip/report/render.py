@@ -18,7 +18,6 @@ LEGEND = (
     "Scores in percent ± half-width of the 95 % interval over seeds and items; forgetting: "
     "points of general score lost (less is better); cost ratio: device hours over those of full_ft."
 )
-NOT_KEPT = "No results are kept at this scale yet."
 STAND_INS = "Micro benchmarks are synthetic stand-ins."
 PREDICTIONS = "Predicted: from the cost model; nobody has run it."
 SIZES_LEGEND = (
@@ -201,11 +200,13 @@ def savings(table: pd.DataFrame, style: str = CONSOLE) -> str:
 
 
 def warnings(table: pd.DataFrame) -> str:
-    """warnings.csv: a line a domain and method, with the first of its messages."""
+    """warnings.csv: a line a domain and method, with the first of its messages, and of how many
+    runs it is where it is of runs."""
     lines = []
     for (domain, method), rows in table.groupby(["domain", "method"], sort=False):
         count, first = rows["seed"].nunique(), rows["warning"].iloc[0]
-        lines.append(f"warning: {domain}, {method}, {count} runs, such as: {first}")
+        of_runs = f", {count} runs, such as" if count else ""
+        lines.append(f"warning: {domain}, {method}{of_runs}: {first}")
     return "\n".join(lines) + "\n" if lines else ""
 
 

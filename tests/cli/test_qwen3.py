@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lrmoclip.cli import main as cli
-from lrmoclip.config import scale as config
+from lrmoclip.config import load
 from lrmoclip.core import files
-from lrmoclip.models import checkpoints
+from lrmoclip.models import bases, checkpoints
 from lrmoclip.models.checkpoints import WEIGHTS
 from lrmoclip.models.scratch import new_model
-from lrmoclip.train import training
-from lrmoclip.train.workbench import base_fingerprint
+from lrmoclip.train.run import Run
 from tests.conftest import TINY
 from tests.data.test_batches import TEMPLATE
 from tests.support.made import as_checkpoint, as_data, read_lines
@@ -71,7 +71,7 @@ def given(tmp_path_factory, tiny_data) -> dict:
     """A base, 24 records of the domain, a few items to score, and the config that joins them."""
     folder = tmp_path_factory.mktemp("qwen3")
     scale_file = folder / "tiny.yaml"
-    document = config.load(TINY).settings
+    document = yaml.safe_load(TINY.read_text())
     for key in ("methods_file", "learning_rates"):
         document[key] = str((TINY.parent / document[key]).resolve())
     for key, value in CHANGES.items():
@@ -87,9 +87,9 @@ def given(tmp_path_factory, tiny_data) -> dict:
         files.write_jsonl(data / name / f"{split}.jsonl", records)
     marked = tokenizer()
     as_data(data)
-    made = {"config": base_fingerprint(config.load(scale_file), "qwen3-s0")}
-    checkpoints.save(folder / "base", new_model(BASE, marked), marked)
-    as_checkpoint(folder / "base", **made)
+    scale = load(scale_file)
+    checkpoints.save(folder / "base", new_model(scale.base("qwen3-s0"), marked), marked)
+    as_checkpoint(folder / "base", config=bases.identity(scale, "qwen3-s0"))
     return {
         "config": scale_file, "base": "qwen3-s0", "domain": "telecom",
         "checkpoint": folder / "base", "data": data,
@@ -125,7 +125,7 @@ def test_a_store_of_its_chats_is_bound_to_the_prompting(given, store, tmp_path, 
 
 @pytest.mark.parametrize("method", ["full_ft", "lr_moclip"])
 def test_it_trains_dies_goes_on_and_is_scored(given, store, tmp_path, monkeypatch, method):
-    out, step = tmp_path / "seed1", training.Run.step
+    out, step = tmp_path / "seed1", Run.step
     options = {**given, "method": method, "store": store, "seeds": 1, "outs": out}
 
     def dies_in_the_fourth(run) -> dict:
@@ -134,7 +134,7 @@ def test_it_trains_dies_goes_on_and_is_scored(given, store, tmp_path, monkeypatc
         return step(run)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training.Run, "step", dies_in_the_fourth)
+        patch.setattr(Run, "step", dies_in_the_fourth)
         run("train", **options)
     assert [p.name for p in tmp_path.iterdir()] == [".seed1.partial"]
 

@@ -255,9 +255,11 @@ def test_in_a_folder_of_ours_what_is_left_of_a_pair_is_ours(tmp_path):
             files.write_text(draft.path / "samples.csv", "1")
         pair.unlink(missing_ok=True)
 
-    with pytest.raises(UserError, match="samples.csv: there already, and not a score"):
-        with artefacts.loose(pair, "score", "samples.csv", within="checkpoint"):
-            pass
+    with (
+        pytest.raises(UserError, match=r"samples\.csv: there already, and not a score"),
+        artefacts.loose(pair, "score", "samples.csv", within="checkpoint"),
+    ):
+        pass
 
 
 def test_a_folder_over_a_file_and_a_file_over_a_folder_are_refused(tmp_path):

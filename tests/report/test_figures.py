@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from lrmoclip.report.figures import forgetting_plot
+from lrmoclip.methods.axes import BASELINE, REPAIR, REPLAY
+from lrmoclip.report.figures import WORDS, forgetting_plot
 from lrmoclip.report.render import STAND_INS
 from lrmoclip.report.tables import TABLE1
 
@@ -24,6 +25,10 @@ METHODS = {  # general points lost, domain points gained; some nearly on top of 
     "lr_union_adamw": (20.9, 58.6),
     "lr_sampled_adamw": (21.0, 58.1),
 }
+FAMILIES = {
+    method: REPAIR if "union" in method or "sampled" in method else REPLAY
+    for method in METHODS if method.startswith("lr_")
+}  # fmt: skip
 TASKS = {"micro": "micro_mmlu micro_math", "families": "micro_mmlu micro_math"}
 
 
@@ -43,14 +48,16 @@ def table(bases=("qwen3-s0",), domains=("telecom",), scale="micro", methods=METH
 
 
 def draw(table1: pd.DataFrame, folder: Path) -> tuple[bytes, str]:
-    forgetting_plot(table1, folder / "plot.png", folder / "plot.svg")
+    families = {method: FAMILIES.get(method, BASELINE) for method in table1["method"]}
+    forgetting_plot(table1, families, folder / "plot.png", folder / "plot.svg")
     return (folder / "plot.png").read_bytes(), (folder / "plot.svg").read_text()
 
 
 def test_every_method_is_named_and_the_same_table_gives_the_same_bytes(tmp_path):
     png, svg = draw(table(), tmp_path)
     assert png.startswith(b"\x89PNG")
-    for text in [*METHODS, "better", "General score lost", "telecom, qwen3-s0 (micro)", STAND_INS]:
+    words = ["better", "General score lost", "telecom, qwen3-s0 (micro)", STAND_INS]
+    for text in [*METHODS, *words, *WORDS.values()]:
         assert text in svg
     assert draw(table(), tmp_path) == (png, svg)
     assert not re.search(r"\d{4}-\d\d-\d\dT", svg)
@@ -97,7 +104,8 @@ def test_labels_cover_neither_each_other_nor_markers(seed, monkeypatch):
     methods = {f"method_{i}": spot for i, spot in enumerate(np.concatenate([apart, close]))}
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
-    forgetting_plot(table(methods={"base": (0, 0), **methods}), Path(), Path())
+    families = dict.fromkeys(methods, BASELINE)
+    forgetting_plot(table(methods={"base": (0, 0), **methods}), families, Path(), Path())
     [axes] = figures[0].axes
     texts = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}
     assert set(texts) == {*methods, "base"}

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from lrmoclip.core.errors import UserError
 from lrmoclip.evaluate.screening import above_chance
-from lrmoclip.report.counted import AT_CHANCE, GENERAL, general, resolution, screen, wilson
-from lrmoclip.report.evaluations import load
-from tests.support.handmade import BASE, PERPLEXITY, ROLES, write_run
-
-
-def roles(**more: dict) -> dict:
-    return ROLES | {"general": ROLES["general"] | more}
+from lrmoclip.report.counted import (
+    AT_CHANCE,
+    GENERAL,
+    counted,
+    general,
+    resolution,
+    wilson,
+)
+from lrmoclip.report.scored import load
+from tests.support import handmade
+from tests.support.handmade import BASE, PERPLEXITY, scale, write_run
 
 
 @given(n=st.integers(1, 60), chance=st.sampled_from([0.0, 0.1, 0.25, 0.5]), data=st.data())
@@ -51,9 +55,10 @@ def test_general_csv_has_a_row_a_role_with_what_it_counts_for(tmp_path):
         "gpqa": {"missing": "gated: accept its terms"},
     }
     path = write_run(tmp_path, "base", 0, BASE, screening=screening, perplexity=24.5)
-    scale = roles(gpqa={"task": "gpqa", "metric": "acc", "chance": 0.25}, wikitext=PERPLEXITY)
+    gpqa = {"task": "gpqa", "kind": "choice", "metric": "acc", "chance": 0.25}
+    wider = scale({**handmade.GENERAL, "gpqa": gpqa, "wikitext": PERPLEXITY})
 
-    table = general(load([path], scale), scale)
+    table = general(load([path], wider), wider)
 
     assert list(table.columns) == GENERAL
     table = table.set_index("role")
@@ -72,18 +77,19 @@ def test_general_csv_has_a_row_a_role_with_what_it_counts_for(tmp_path):
 
 def test_a_base_has_one_row_a_role_though_it_is_scored_with_each_domain(tmp_path):
     paths = [write_run(tmp_path, "base", 0, BASE, domain=d) for d in ("telecom", "nl2sql")]
-    assert list(general(load(paths, ROLES), ROLES)["role"]) == ["mmlu", "math"]
+    both = scale(nl2sql=handmade.TELECOM)
+    assert list(general(load(paths, both), both)["role"]) == ["mmlu", "math"]
 
 
 def test_a_base_above_chance_counts(tmp_path):
-    [base] = load([write_run(tmp_path, "base", 0, BASE)], ROLES)
-    found = screen(base, ROLES["general"])
+    [base] = load([write_run(tmp_path, "base", 0, BASE)], scale())
+    found = counted(base, scale())
     assert found["mmlu"].p == pytest.approx(4 * 0.2**3 * 0.8 + 0.2**4)
     assert found["mmlu"].counts and found["math"].counts
 
 
 def test_a_role_that_the_screening_leaves_out_is_named(tmp_path):
     screening = {"mmlu": {"missing": "why"}}
-    [base] = load([write_run(tmp_path, "base", 0, BASE, screening=screening)], ROLES)
+    [base] = load([write_run(tmp_path, "base", 0, BASE, screening=screening)], scale())
     with pytest.raises(UserError, match="no screening of math"):
-        screen(base, ROLES["general"])
+        counted(base, scale())

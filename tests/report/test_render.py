@@ -5,28 +5,27 @@ import pytest
 
 from lrmoclip.report import render, tables
 from lrmoclip.report.counted import general
-from lrmoclip.report.evaluations import load, metrics_table
 from lrmoclip.report.render import CONSOLE, MARKDOWN, STAND_INS
+from lrmoclip.report.scored import load, metrics_table
 from tests.support.handmade import (
     ABOVE,
     AT_CHANCE,
     BASE,
-    METHODS,
+    GENERAL,
     PERPLEXITY,
-    ROLES,
     hours,
+    scale,
     write_run,
     write_study,
 )
 
-WITH_PERPLEXITY = ROLES | {"general": ROLES["general"] | {"wikitext": PERPLEXITY}}
+WITH_PERPLEXITY = scale({**GENERAL, "wikitext": PERPLEXITY})
 
 
-def made(paths, roles=ROLES, sizes=None):
+def made(paths, scale=scale(), sizes=None):  # noqa: B008 (it is frozen)
     """Table 1, general.csv and metrics.csv of the runs."""
-    runs = load(paths, roles)
-    table = tables.table1(runs, hours(), roles, METHODS, sizes)
-    return table, general(runs, roles), metrics_table(paths)
+    runs = load(paths, scale)
+    return tables.table1(runs, hours(), scale, sizes), general(runs, scale), metrics_table(runs)
 
 
 @pytest.fixture
@@ -164,6 +163,10 @@ def test_warnings_are_a_line_a_method_with_how_many_runs():
         "warning: d, m, 2 runs, such as: cold",
         "warning: d, n, 1 runs, such as: x",
     ]
+    of_none = pd.DataFrame([("full_ft", None, "it was not run here")], columns=table.columns[:3])
+    assert (
+        render.warnings(of_none.assign(domain="d")) == "warning: d, full_ft: it was not run here\n"
+    )
     assert render.warnings(table.iloc[:0]) == ""
 
 

@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrmoclip.config import Scale, load
+from lrmoclip.config.parts import Benchmark, Domain
 from lrmoclip.core import files
 from lrmoclip.evaluate.screening import screen
-from lrmoclip.report.evaluations import EVALUATION, METRICS_FILE, RECORD, RUN, SAMPLES
+from lrmoclip.report.kinds import EVALUATION, METRICS_FILE, RUN, RUN_FILE, SAMPLES
+from tests.support.workflow import TINY
 
-ROLES = {
-    "general": {
-        # 3 of 4 are above chance: p = 4 * 0.2^3 * 0.8 + 0.2^4 = 0.0272
-        "mmlu": {"task": "micro_mmlu", "metric": "acc", "chance": 0.2},
-        "math": {"task": "micro_math", "metric": "exact_match", "chance": 0.0},
-    },
-    "domains": {"telecom": {"task": "telecom", "metric": "acc", "exact": "exact_match"}},
+GENERAL = {
+    # 3 of 4 are above chance: p = 4 * 0.2^3 * 0.8 + 0.2^4 = 0.0272
+    "mmlu": {"task": "micro_mmlu", "kind": "choice", "metric": "acc", "chance": 0.2},
+    "math": {"task": "micro_math", "kind": "generate", "metric": "exact_match", "chance": 0.0},
 }
-METHODS = ["lr_moclip", "full_ft"]
+TELECOM = {"task": "telecom", "kind": "choice", "metric": "acc", "exact": "exact_match"}
 # Outcomes by item. (telecom acc, telecom exact_match, micro_mmlu acc, micro_math exact_match)
 BASE = ([0, 0, 1, 0], [0, 0, 0, 0], [1, 1, 1, 0], [1, 0])
 FULL = {
@@ -36,18 +36,33 @@ MEASURED = [
 ]
 ABOVE = {"value": 0.75, "n": 4, "chance": 0.2, "p": 0.0272, "above": True}
 AT_CHANCE = {"value": 0.75, "n": 4, "chance": 0.25, "p": 13 / 256, "above": False}
-PERPLEXITY = {"task": "wikitext", "metric": "word_perplexity", "averaged": False}
+PERPLEXITY = {
+    "task": "wikitext", "kind": "harness", "metric": "word_perplexity", "averaged": False,
+}  # fmt: skip
+
+
+def scale(general: dict = GENERAL, **domains: dict) -> Scale:
+    """The scale of these runs, with other benchmarks where they are given."""
+    found = {"telecom": TELECOM, **domains}
+    return load(TINY).model_copy(
+        update={
+            "scale": "micro",
+            "methods": ["lr_moclip", "full_ft"],
+            "general": {role: Benchmark(**entry) for role, entry in general.items()},
+            "domains": {name: Domain(**entry) for name, entry in found.items()},
+        }
+    )
 
 
 def write_run(
-    root: Path, method: str, seed: int, outcomes, *, record=None, scale="micro", domain="telecom",
+    root: Path, method: str, seed: int, outcomes, *, record=None, domain="telecom",
     screening=None, perplexity=None, empty=(),
 ) -> Path:  # fmt: skip
     """A run's folder; the path of its metrics.json. perplexity: of wikitext.
     empty: outcomes of the domain's items whose gold result is empty. A base has its own screening
     unless one is given."""
-    head = {"scale": scale, "base": "qwen3-s0", "domain": domain, "method": method}
-    folder = root / scale / domain / method / f"seed{seed}"
+    head = {"scale": "micro", "base": "qwen3-s0", "domain": domain, "method": method}
+    folder = root / "micro" / domain / method / f"seed{seed}"
     folder.mkdir(parents=True)
     samples, rows = [], []
     measured = list(zip(MEASURED, outcomes, strict=True))
@@ -67,14 +82,14 @@ def write_run(
         samples += [key | {"item": f"page-{i}", "value": -100.0} for i in range(2)]
     # Items pair by their hash, whatever the order they lie in.
     pd.DataFrame(samples[:: 1 if seed % 2 else -1]).to_parquet(folder / SAMPLES)
-    document = head | {"seed": seed, "rows": rows, "provenance": {}}
+    document = head | {"seed": seed, "rows": rows, "provenance": {}, "wall_s": 1.0}
     if method == "base":
         of_test = [row for row in rows if row["split"] == "test"]
-        document["screening"] = screening or screen(of_test, ROLES["general"], {})
+        document["screening"] = screening or screen(of_test, scale().general, {})
     document["files"] = {SAMPLES: files.sha256(folder / SAMPLES)}
     files.write_sealed(folder / METRICS_FILE, EVALUATION, {**document, "weights": f"of {seed}"})
     if record is not None:
-        files.write_sealed(folder / RECORD, RUN, {**record, "weights": f"of {seed}"})
+        files.write_sealed(folder / RUN_FILE, RUN, {**record, "weights": f"of {seed}"})
     return folder / METRICS_FILE
 
 

@@ -1,5 +1,5 @@
-"""Run as a script with Snakemake's options: what the Slurm plugin would submit for each job of a dry
-run, at each attempt. The words are the plugin's own; only sbatch isn't called."""
+"""Run as a script with Snakemake's options: what the Slurm plugin would submit for each job of a
+dry run, at each attempt. The words are the plugin's own; only sbatch isn't called."""
 
 import json
 import sys

@@ -86,7 +86,9 @@ def test_one_more_seed_runs_alone(copied):
 
 def test_one_more_domain_runs_alone(copied, edit, tmp_path):
     rates = (TINY.parent / "tiny_learning_rates.csv").read_text()
-    of_more = [row.replace(",telecom,", ",more,") for row in rates.splitlines() if ",telecom," in row]
+    of_more = [
+        row.replace(",telecom,", ",more,") for row in rates.splitlines() if ",telecom," in row
+    ]
     (tmp_path / "rates.csv").write_text("\n".join([rates.strip(), *of_more]))
     document = {"task": "telecom", "kind": "choice", "metric": "acc"}
     more = edit(TINY, {"domains/more": document, "learning_rates": "rates.csv"})

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lrmoclip.core.errors import UserError
-from lrmoclip.data.published import nl2sql, telecom
 from lrmoclip.data.domain import assemble
+from lrmoclip.data.published import nl2sql, telecom
 from lrmoclip.data.published.sources import Folder, Missing
 from tests.data.published.conftest import put, query, seal, teleqna
 
