@@ -18,13 +18,13 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALL
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; returns the exit status (0, or 2 after a user's mistake)."""
-    arguments = vars(parser().parse_args(argv))
-    run, online = arguments.pop("run"), arguments.pop("online", False)
-    for name, value in ({} if online else OFFLINE).items():
-        os.environ.setdefault(name, value)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
+        arguments = vars(parser().parse_args(argv))
+        run, online = arguments.pop("run"), arguments.pop("online", False)
+        for name, value in ({} if online else OFFLINE).items():
+            os.environ.setdefault(name, value)
         run(**arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

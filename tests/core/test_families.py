@@ -14,7 +14,8 @@ from lrmoclip.core.errors import UserError
 from lrmoclip.core.heads import head_of, supervised_hidden
 from lrmoclip.core.losses import probe
 from lrmoclip.data.batches import IGNORE, Batch
-from lrmoclip.methods.objectives import restricted
+from lrmoclip.methods.axes import Context
+from lrmoclip.methods.objectives.restricted import Restricted
 from tests.reference import oracle
 
 VOCABULARY = 300
@@ -103,7 +104,8 @@ def dense_loss(model: nn.Module, batch: Batch, sets: Candidates, denominator: st
 def restricted_loss(
     model: nn.Module, batch: Batch, sets: Candidates, denominator: str = "own"
 ) -> Tensor:
-    return restricted(model, batch, sets, torch.Generator(), denominator=denominator)
+    loss = Restricted(denominator=denominator).start(None)
+    return loss.of(Context(model, batch, sets, torch.Generator()))
 
 
 def gradients(model: nn.Module, *losses: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import torch
 from lrmoclip.core.errors import UserError
 from lrmoclip.data.batches import collate, encode, framed
 
-CHAT = {"chat_template": True, "thinking": False}
 # The format of Qwen3's: turns between im_start and im_end, and an empty thought where thinking is
 # switched off.
 TEMPLATE = (
@@ -52,24 +51,22 @@ def texts(data, tokenizer) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("prompting", [None, {"chat_template": False}])
-def test_plain_text_is_prompt_space_answer(prompting):
+def test_plain_text_is_prompt_space_answer():
     tokenizer = byte_tokenizer()
 
-    found = texts(encode(RECORDS, tokenizer, prompting), tokenizer)
+    found = texts(encode(RECORDS, tokenizer), tokenizer)
 
     assert found == [(r["prompt"], f" {r['answer']}<|im_end|>") for r in RECORDS]
 
 
-@pytest.mark.parametrize(("thinking", "thought"), [(False, "<think>\n\n</think>\n\n"), (True, "")])
-def test_a_chat_is_a_users_turn_and_the_answer_as_the_assistants(thinking, thought):
+def test_a_chat_is_a_users_turn_and_the_answer_as_the_assistants_without_a_thought():
     tokenizer = byte_tokenizer()
 
-    found = texts(encode(RECORDS, tokenizer, {**CHAT, "thinking": thinking}), tokenizer)
+    found = texts(encode(RECORDS, tokenizer, chat=True), tokenizer)
 
     assert found == [
         (
-            f"<|im_start|>user\n{r['prompt']}<|im_end|>\n<|im_start|>assistant\n{thought}",
+            f"<|im_start|>user\n{r['prompt']}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
             f"{r['answer']}<|im_end|>",
         )
         for r in RECORDS
@@ -80,15 +77,15 @@ def test_the_marks_of_a_turn_are_single_tokens_and_the_last_ends_the_sequence():
     tokenizer = byte_tokenizer()
     start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
 
-    for ids in encode(RECORDS, tokenizer, CHAT).ids:
+    for ids in encode(RECORDS, tokenizer, chat=True).ids:
         assert (ids == start).sum() == 2 and (ids == end).sum() == 2
         assert ids[-1] == end == tokenizer.eos_token_id
 
 
 def test_what_is_supervised_follows_just_what_a_model_is_handed():
     tokenizer = byte_tokenizer()
-    data = encode(RECORDS, tokenizer, CHAT)
-    handed = framed([r["prompt"] for r in RECORDS], tokenizer, CHAT)
+    data = encode(RECORDS, tokenizer, chat=True)
+    handed = framed([r["prompt"] for r in RECORDS], tokenizer, chat=True)
 
     for i, text in enumerate(handed):
         prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -103,14 +100,14 @@ def test_a_template_whose_end_would_merge_with_the_answer_leaves_both_whole():
     merged = tokenizer("\nS", add_special_tokens=False)["input_ids"]
     assert len(merged) == 1  # so that the case is one
 
-    found = texts(encode(RECORDS, tokenizer, CHAT), tokenizer)
+    found = texts(encode(RECORDS, tokenizer, chat=True), tokenizer)
 
     assert found[1] == ("<|im_start|>Count:\n", "SELECT COUNT(*)\nFROM city<|im_end|>")
 
 
 def test_a_tokenizer_without_a_template_is_refused():
     with pytest.raises(UserError, match=r"no chat template.*prompting\.chat_template: false"):
-        encode(RECORDS, byte_tokenizer(template=None), CHAT)
+        encode(RECORDS, byte_tokenizer(template=None), chat=True)
 
 
 def test_without_a_pad_token_the_end_of_sequence_pads_and_is_not_supervised():

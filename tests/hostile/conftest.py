@@ -13,21 +13,24 @@ from tests.support.made import run
 def study(given, store, trained, tmp_path_factory) -> dict[str, Path]:
     """Every kind of artefact that a rule hands to another, of the domain telecom."""
     root = tmp_path_factory.mktemp("study")
-    base, timings, fisher = root / "base", root / "timings.json", root / "fisher.safetensors"
+    results, fisher = root / "results", root / "fisher.safetensors"
+    base, trained_run = results / "base" / "seed0", results / "lr_moclip" / "seed1"
+    timings = results / "timings.1.json"
     scored = {key: given[key] for key in ("config", "base", "domain", "data")}
     models = {"models": given["checkpoint"], "seed": 0, "out": base}
     assert run("evaluate", **scored, method="base", **models) == 0
-    shutil.copytree(trained, root / "seed1")
-    models = {"models": root / "seed1" / "model", "seed": 1, "out": root / "seed1"}
+    shutil.copytree(trained, trained_run)
+    models = {"models": trained_run / "model", "seed": 1, "out": trained_run}
     assert run("evaluate", **scored, method="lr_moclip", **models) == 0
     assert run("timings", **given, methods="lr_moclip", store=store, out=timings) == 0
     made = {key: given[key] for key in ("config", "base", "checkpoint", "data")}
     assert run("fisher", **made, out=fisher) == 0
-    runs = {"runs": [base, root / "seed1"], "timed": timings, "data": given["data"]}
-    assert run("tables", config=given["config"], **runs, out=root / "tables") == 0
+    found = {"results": results, "data": given["data"]}
+    assert run("tables", config=given["config"], **found, out=root / "tables") == 0
     return {
         "checkpoint": given["checkpoint"], "data": given["data"], "store": store, "base": base,
-        "run": root / "seed1", "timings": timings, "fisher": fisher, "tables": root / "tables",
+        "results": results, "run": trained_run, "timings": timings, "fisher": fisher,
+        "tables": root / "tables",
     }  # fmt: skip
 
 

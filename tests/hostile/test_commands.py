@@ -82,8 +82,6 @@ READERS = [
     ("scaling", "table"),
     ("gather", "tables"),
     ("learning-rates", "sweeps"),
-    ("tables", "timed"),
-    ("tables", "runs"),
 ]
 
 
@@ -91,10 +89,7 @@ READERS = [
 @pytest.mark.parametrize(("command", "option"), READERS, ids=["-".join(r) for r in READERS])
 def test_a_wrong_file_is_named(given, study, refused, tmp_path, out, command, option, wrong):
     path = wrong(tmp_path / "wrong.csv")
-    options = {option: path}
-    if command == "tables":
-        whole = {"runs": [study["base"], study["run"]], "timed": study["timings"]}
-        options = {"config": given["config"], **whole, **options}
+    options = {option: path} | ({"configs": given["config"]} if command == "figure" else {})
 
     line = refused(command, **options, out=out / "made.csv")
 
@@ -102,29 +97,61 @@ def test_a_wrong_file_is_named(given, study, refused, tmp_path, out, command, op
     assert not out.exists()
 
 
-def test_a_table_with_text_for_numbers_is_named(study, refused, out, tmp_path):
+@pytest.mark.parametrize("wrong", list(WRONG.values())[2:], ids=list(WRONG)[2:])
+@pytest.mark.parametrize(
+    "name", ["base/seed0/metrics.json", "lr_moclip/seed1/run.json", "timings.1.json"]
+)
+def test_a_wrong_file_among_results_is_named(given, study, refused, tmp_path, out, name, wrong):
+    results = Path(shutil.copytree(study["results"], tmp_path / "results"))
+    (results / name).unlink()
+    wrong(results / name)
+
+    assert name in refused("tables", config=given["config"], results=results, out=out)
+    assert not out.exists()
+
+
+def test_results_without_a_finished_run_make_no_table(given, refused, tmp_path, out):
+    line = refused("tables", config=given["config"], results=tmp_path / "none", out=out)
+
+    assert "none: no finished run" in line
+
+
+def test_a_method_that_no_config_knows_is_not_drawn(given, study, refused, out, tmp_path):
+    table = pd.read_csv(study["tables"] / "table1.csv").replace("lr_moclip", "magic")
+    table.to_csv(tmp_path / "table1.csv", index=False)
+
+    line = refused(
+        "figure", configs=given["config"], table=tmp_path / "table1.csv", out=out / "plot.png"
+    )
+
+    assert "unknown method 'magic'" in line
+
+
+def test_a_table_with_text_for_numbers_is_named(given, study, refused, out, tmp_path):
     table = pd.read_csv(study["tables"] / "table1.csv").astype({"domain_score": object})
     table.loc[0, "domain_score"] = "high"
     table.to_csv(tmp_path / "table1.csv", index=False)
 
-    line = refused("figure", table=tmp_path / "table1.csv", out=out / "plot.png")
+    line = refused(
+        "figure", configs=given["config"], table=tmp_path / "table1.csv", out=out / "plot.png"
+    )
 
     assert "column domain_score has other things than numbers" in line
 
 
 def test_results_of_another_scale_make_no_table(study, edit, refused, out):
     other = edit(TINY, {"scale": "other"})
-    runs = {"runs": [study["base"], study["run"]], "timed": study["timings"]}
 
-    assert "of the scale 'tiny', not 'other'" in refused("tables", config=other, **runs, out=out)
+    line = refused("tables", config=other, results=study["results"], out=out)
+
+    assert "of the scale tiny, not other" in line
 
 
-def test_runs_without_their_timings_make_no_table(given, study, refused, out, tmp_path):
-    shutil.copy(study["timings"], tmp_path)
-    reseal(tmp_path / "timings.json", step_s={"full_ft": 1.0})
-    runs = {"runs": [study["base"], study["run"]], "timed": tmp_path / "timings.json"}
+def test_runs_without_their_timings_make_no_table(study, refused, out, tmp_path):
+    results = Path(shutil.copytree(study["results"], tmp_path / "results"))
+    reseal(results / "timings.1.json", step_s={"full_ft": 1.0})
 
-    assert "no timings of lr_moclip" in refused("tables", config=TINY, **runs, out=out)
+    assert "no timings of lr_moclip" in refused("tables", config=TINY, results=results, out=out)
 
 
 # Checkpoints that are whole by their manifest, and can't be used.
@@ -240,7 +267,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     options = {
         "data": {"config": TINY}, "base": {k: given[k] for k in ("config", "base", "data")},
         "stage0": given, "train": given | {"method": "full_ft", "seed": 1},
-        "figure": {"table": table}, "gather": {"tables": table},
+        "figure": {"configs": TINY, "table": table}, "gather": {"tables": table},
     }[command]  # fmt: skip
     if left_out:
         monkeypatch.setattr(left_out, lambda *_, **__: None)

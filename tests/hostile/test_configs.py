@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from lrmoclip.config import load_chosen
 from lrmoclip.config import scale as config
 from lrmoclip.core.errors import UserError
 from tests.conftest import METHODS, TINY, named
@@ -205,7 +206,7 @@ CHOSEN = [
 @pytest.mark.parametrize(("chosen", "words"), CHOSEN, ids=named)
 def test_a_hostile_choice_is_refused_in_one_line(chosen, words):
     with pytest.raises(UserError) as raised:
-        config.load_chosen(METHODS.parent, chosen)
+        load_chosen(METHODS.parent, chosen)
 
     message = str(raised.value)
     assert "\n" not in message and words in message, message

@@ -35,12 +35,9 @@ def writing(given, store, study) -> dict[str, dict]:
         "evaluate": {**scored, "models": study["run"] / "model", "seed": 1},
         "tune": {**given, "method": "lr_moclip", "store": store},
         "timings": {**given, "methods": "lr_moclip", "store": store},
-        "tables": {
-            "config": given["config"], "runs": [study["base"], study["run"]],
-            "timed": study["timings"],
-        },
+        "tables": {"config": given["config"], "results": study["results"]},
         "gather": {"tables": study["tables"] / "table1.csv"},
-        "figure": {"table": study["tables"] / "table1.csv"},
+        "figure": {"configs": given["config"], "table": study["tables"] / "table1.csv"},
     }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ CHOICE = (*FACTUAL, "micro_bbh")
 ITEMS = (*CHOICE, "nl2sql")
 HELD_OUT = ("validation", "test")
 TRAINING = ("pretraining", "telecom", "nl2sql", "replay")
-VOCABULARY = 8192
+VOCABULARY, CONTEXT = 8192, 512
 
 # Of the *.jsonl and *.sql files of the world below. Where a change of the generator is meant, copy
 # the digest that the failing test prints and make the kept reference results anew: they belong to
@@ -61,7 +61,7 @@ def many_facts(tmp_path_factory, tiny_world_sizes) -> Path:
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return words.build(VOCABULARY)
+    return words.build(VOCABULARY, CONTEXT)
 
 
 def test_the_same_seed_gives_the_same_bytes(tiny_world, tiny_world_sizes, tmp_path):

@@ -1,10 +1,10 @@
-"""The benchmarks: contestants compute the same, rows say what they mean, the whole rule, small."""
+"""Speed: contestants compute the same, rows say what they mean, the whole rule, small."""
 
 import pandas as pd
 import pytest
 import torch
 
-from lrmoclip import speed as benchmarks
+from lrmoclip import speed
 from lrmoclip.speed import loss, measure, optimizer, report, steps, store
 
 CPU = torch.device("cpu")
@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def small(monkeypatch):
-    """Every benchmark at a size that takes no time."""
+    """Every part at a size that takes no time."""
     for name, value in {"POSITIONS": 12, "HIDDEN": 8, "VOCABULARY": 400, "MEAN_K": 4}.items():
         monkeypatch.setattr(loss, name, value)
     monkeypatch.setattr(loss, "CENTRE", {"N": 8, "K": 4, "V": 8192, "d": 8})
@@ -67,9 +67,9 @@ def test_extra_memory_is_the_peak_beyond_what_is_returned():
 
 
 def test_the_whole_rule_gives_a_table_that_can_be_shown_and_drawn(small, tmp_path):
-    table = benchmarks.run()
+    table = speed.measure_all()
 
-    assert list(table.columns) == benchmarks.COLUMNS
+    assert list(table.columns) == speed.COLUMNS
     assert set(table["figure"]) == {
         "store", "loss", "crossover", "scaling", "stage 0", "stage-1 step", "moclip",
     }  # fmt: skip
