@@ -24,7 +24,7 @@ PARTS = {
     "scaling": loss.scaling,
     "stage 0": steps.stage0,
     "stage-1 step": steps.stage1,
-    "moclip": optimizer.against_others,
+    "optimizer": optimizer.against_others,
 }
 
 
