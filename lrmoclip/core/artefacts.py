@@ -63,9 +63,7 @@ def folder(target: Path, kind: str) -> Iterator[Draft]:
 
 
 @contextmanager
-def loose(
-    described: Path, kind: str, *names: str, within: str | None = None
-) -> Iterator[Draft]:
+def loose(described: Path, kind: str, *names: str, within: str | None = None) -> Iterator[Draft]:
     """Claim the JSON `described` and the files `names` beside it; the draft's folder is where these
     are written. The JSON takes its name first: whoever dies before the files have theirs leaves
     what is known as ours, and not taken for whole.

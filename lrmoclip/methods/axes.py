@@ -7,7 +7,7 @@ entry a method has."""
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import ModuleType
@@ -84,8 +84,9 @@ class Objective(Entry):
         """BASELINE, REPLAY or REPAIR, for pictures."""
         return BASELINE
 
-    def start(self, data: "Encoded") -> Loss:
-        """The loss on the training records `data`."""
+    def start(self, data: "Sequence[Encoded]") -> Loss:
+        """The loss on all records that are trained on: the domain's and, after them, replayed
+        ones."""
         raise NotImplementedError
 
     def narrowed(self, stored: Mapping) -> dict | None:

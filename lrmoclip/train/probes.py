@@ -57,11 +57,11 @@ def loss_spikes(cross_entropies: list[float]) -> int:
 
 
 def rises(outside: list[float]) -> str | None:
-    """A warning where the mass outside the stored sets grew during training, else None."""
+    """A warning where the mass outside the sets grew during training, else None."""
     if not outside or outside[-1] <= max(RISE * outside[0], HIGH):
         return None
     return (
-        f"the probability outside the stored sets rose from {outside[0]:.3f} to {outside[-1]:.3f} "
-        "during training. The restricted loss does not see it: the loss looks better than the "
-        "model is, and greedy answers leave the sets"
+        f"the probability outside the sets rose from {outside[0]:.3f} to {outside[-1]:.3f} "
+        "during training. The loss does not see it: it looks better than the model is, and greedy "
+        "answers leave the sets"
     )

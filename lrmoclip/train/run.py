@@ -186,7 +186,6 @@ def start(
     )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    loss = method.objective.start(domain.data)
     penalty = method.penalty.start(parameters, fisher)
 
     # Replayed records come on top: the steps on the domain are the same for every method.
@@ -195,6 +194,7 @@ def start(
     sources = [(domain, size)]
     if method.replay:
         sources.append((general, max(1, round(method.replay * size))))
+    loss = method.objective.start([source.data for source, _ in sources])
     streams = [(source, _order(source.data, n, steps, seed, settings)) for source, n in sources]
     return Run(
         model, unsharded, method, settings, precision, telemetry, parameters, optimizer, loss,

@@ -104,7 +104,7 @@ def dense_loss(model: nn.Module, batch: Batch, sets: Candidates, denominator: st
 def restricted_loss(
     model: nn.Module, batch: Batch, sets: Candidates, denominator: str = "own"
 ) -> Tensor:
-    loss = Restricted(denominator=denominator).start(None)
+    loss = Restricted(denominator=denominator).start([])
     return loss.of(Context(model, batch, sets, torch.Generator()))
 
 

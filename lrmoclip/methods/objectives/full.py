@@ -1,5 +1,6 @@
 """Cross-entropy over the whole vocabulary."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from lrmoclip.methods.axes import Context, Loss, Objective
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 class Full(Objective):
     name: Literal["full"] = "full"
 
-    def start(self, data: "Encoded") -> Loss:
+    def start(self, data: "Sequence[Encoded]") -> Loss:
         return Loss(cross_entropy)
 
 

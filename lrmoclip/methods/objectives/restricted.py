@@ -4,7 +4,7 @@
 
 with D_t = S_t, or the union of the batch's sets, or that and tokens drawn outside of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
@@ -41,7 +41,7 @@ class Restricted(Objective):
     def family(self) -> str:
         return REPLAY if self.denominator == "own" else REPAIR
 
-    def start(self, data: "Encoded") -> Loss:
+    def start(self, data: "Sequence[Encoded]") -> Loss:
         return Loss(self._loss)
 
     def _loss(self, context: Context) -> "Tensor":
