@@ -1,5 +1,6 @@
 """`make reproduce`: runs the workflow, going on after an interruption, then prints the table."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from lrmoclip.cli import events
+from lrmoclip.cli.course import Course
 from lrmoclip.core.claims import Claim
 from lrmoclip.core.errors import UserError
 
@@ -15,6 +18,9 @@ SNAKEMAKE = (sys.executable, "-m", "snakemake")
 FLAGS = ("--cores", "all", "--rerun-incomplete", "--quiet", "rules")
 MARK = "LRMOCLIP_WORKFLOW"  # in the environment of a workflow's jobs: the folder it runs in
 PATIENCE_S = 20  # of a job that is asked to end
+TALK, EVENTS = Path(".snakemake/reproduce.log"), Path(".snakemake/reproduce.jsonl")
+DRY = {"-n", "--dry-run", "--dryrun"}
+LAST = 20  # lines of Snakemake's talk that are shown where nothing else says why it failed
 
 
 def main(options: list[str]) -> int:
@@ -33,7 +39,9 @@ def main(options: list[str]) -> int:
     if any((root / ".snakemake" / "locks").glob("*")):
         # Left by a killed run: nobody holds it, as was just seen.
         subprocess.run([*SNAKEMAKE, "--unlock", "--quiet", "all", *options])
-    status = wait(subprocess.Popen([*SNAKEMAKE, *FLAGS, *options]))
+    if DRY & set(options):
+        return subprocess.run([*SNAKEMAKE, *FLAGS, *options]).returncode
+    status = run([*SNAKEMAKE, *FLAGS, *options])
     if status == 0:
         print(flush=True)
         show = [sys.executable, "-m", "lrmoclip", "show", "--results", "results"]
@@ -41,13 +49,51 @@ def main(options: list[str]) -> int:
     return status
 
 
-def wait(process: subprocess.Popen) -> int:
-    """The exit status. Ctrl-C reaches Snakemake, too, which ends its jobs and its lock in order."""
-    while True:
+def run(command: list[str]) -> int:
+    """The exit status of Snakemake, whose course is drawn while its talk goes to a file; what it
+    failed of is shown last."""
+    from rich.console import Console
+
+    from lrmoclip.cli import screen
+
+    console = Console(stderr=True)
+    TALK.parent.mkdir(exist_ok=True)
+    EVENTS.unlink(missing_ok=True)
+    print(f"What Snakemake says goes to {TALK}", file=sys.stderr)
+    with open(TALK, "w", encoding="utf-8") as talk:
+        environment = os.environ | {events.FILE: str(EVENTS.resolve())}
+        process = subprocess.Popen(command, stdout=talk, stderr=talk, env=environment)
+    course, told = Course(EVENTS), False
+
+    def ended(seconds: float) -> bool:
+        nonlocal told
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        except KeyboardInterrupt:  # reaches Snakemake, too, which ends its jobs in order
+            if not told:
+                console.print("Stopping; the same command goes on from here")
+            told = True
+            return False
+        return True
+
+    screen.draw(course, ended, console)
+    course.read()
+    if process.returncode:
+        for line in reasons(TALK.read_text(encoding="utf-8", errors="replace").splitlines()):
+            print(line, file=sys.stderr)
+    else:
+        done = f"{course.done} jobs done" if course.total else "Nothing to do"
+        print(f"{done}: all results are there", file=sys.stderr)
+    return process.returncode
+
+
+def reasons(talk: list[str]) -> list[str]:
+    """Why Snakemake failed: the lines of ours that its talk ends with, else its last ones."""
+    talk = [line for line in talk if line.strip()]
+    ours = [line for line in talk if line.startswith(("log: ", "error: "))]
+    return ours or talk[-LAST:]
 
 
 def check(root: Path) -> None:

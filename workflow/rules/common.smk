@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from lrmoclip import config as configs
-from lrmoclip.cli import failures
+from lrmoclip.cli import events, failures
 from lrmoclip.cli.reproduce import MARK
 from lrmoclip.core.errors import UserError
 
@@ -25,6 +25,7 @@ except UserError as error:
     sys.exit(f"error: {error}")
 os.environ[MARK] = os.getcwd()  # by which jobs are known as this workflow's, should it be killed
 FAILED = failures.watch()
+events.watch()
 
 # Commands name no interpreter: in a checkout that moved, and in a container, it is another one.
 if not workflow.deployment_settings.deployment_method:
