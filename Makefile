@@ -4,7 +4,7 @@ VENV := .venv
 READY := $(VENV)/ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: reproduce smollm2 benchmarks test lint keep keep-benchmarks lock
+.PHONY: reproduce smollm2 benchmarks test lint keep keep-benchmarks readme lock
 
 reproduce: $(READY)
 	$(RUN) lrmoclip.cli.reproduce
@@ -35,21 +35,28 @@ $(READY): envs/requirements.lock pyproject.toml
 	@$(RUN) pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# Keep what was made as the reference, and show it in the README: the tables of a scale (make keep
-# SCALE=smollm2), or the benchmarks, those of another device beside ours (BENCHMARKS=benchmarks-<device>).
+# Keep what was made as the reference, and show it in the documents: the tables of a scale (make keep
+# SCALE=smollm2), or what was timed, on another device beside ours (BENCHMARKS=benchmarks-<device>).
+# Learning rates are kept by `snakemake keep`.
 KEPT := results/reference
 SCALE ?= micro
 BENCHMARKS ?= benchmarks
+TABLES := metrics table1 general regimes costs savings warnings
+SHOW := $(RUN) lrmoclip readme --claims workflow/config/claims.yaml --reference $(KEPT) --into README.md docs/speed.md
 keep: $(READY)
 	mkdir -p $(KEPT)/$(SCALE)
-	cp results/$(SCALE)/*.csv results/$(SCALE)/provenance.json results/$(SCALE)/figures/forgetting.* $(KEPT)/$(SCALE)
-	$(RUN) lrmoclip readme --reference $(KEPT) --into README.md
+	cp $(TABLES:%=results/$(SCALE)/%.csv) results/$(SCALE)/provenance.json $(KEPT)/$(SCALE)
+	cp results/$(SCALE)/figures/forgetting.png results/$(SCALE)/figures/forgetting.svg $(KEPT)/$(SCALE)
+	$(SHOW)
 
 keep-benchmarks: $(READY)
 	cp results/benchmarks.csv $(KEPT)/$(BENCHMARKS).csv
 	cp results/figures/scaling.png $(KEPT)/$(BENCHMARKS).png
 	cp results/figures/scaling.svg $(KEPT)/$(BENCHMARKS).svg
-	$(RUN) lrmoclip readme --reference $(KEPT) --into README.md
+	$(SHOW)
+
+readme: $(READY)
+	$(SHOW)
 
 # Resolve pyproject.toml anew. Local build tags such as +cpu are no public versions, and triton and
 # what needs it exist for Linux alone.
