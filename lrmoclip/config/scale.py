@@ -139,7 +139,8 @@ class Scale(Typed):
             raise UserError(
                 f"{self.rates_path}: no learning rate for base {base}, domain {domain}, method "
                 f"{method}",
-                "Tune it first: .venv/bin/snakemake --cores all tuning",
+                "Tune and keep it: .venv/bin/snakemake --cores all tuning keep --config "
+                f"scales={os.path.relpath(self.path)} methods={method}",
             )
         return self._rates[base, domain, method]
 

@@ -1,10 +1,13 @@
 """Where an artefact comes from: config hash, git commit, versions, hardware."""
 
+import hashlib
 import platform
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from lrmoclip.core import files
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "peft", "pandas", "snakemake")
 
@@ -12,7 +15,15 @@ _PACKAGES = ("torch", "transformers", "lm_eval", "datasets", "peft", "pandas", "
 def stamp(**extra) -> dict:
     """Provenance of what this process makes, with `extra` entries (config hash, seed) in front."""
     versions = {"python": platform.python_version()} | versions_of(*_PACKAGES)
-    return {**extra, "commit": _commit(), "hardware": hardware(), "versions": versions}
+    made = {"commit": _commit(), "code": _code(), "hardware": hardware(), "versions": versions}
+    return {**extra, **made}
+
+
+def is_same(found: dict, made: dict) -> bool:
+    """Whether a record says what the stamp `made` says, which this process would give: of the same
+    inputs, by the same code and versions, on the same machine. The commit may be another where it
+    changed no code."""
+    return all(found.get(key) == value for key, value in made.items() if key != "commit")
 
 
 @cache
@@ -44,6 +55,15 @@ def versions_of(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def _code() -> str:
+    """Short hash of this package's sources, as they are, committed or not."""
+    root, seen = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        seen.update(f"{path.relative_to(root).as_posix()} {files.sha256(path)}\n".encode())
+    return seen.hexdigest()[:16]
 
 
 @cache

@@ -81,9 +81,10 @@ def of_domain(name: str, record: dict, databases: dict[str, Path]) -> Passage:
 
 def of_text(name: str, record: dict) -> Passage:
     """A record of replay, or an item of a general benchmark, whose fields differ by benchmark: the
-    words of all its texts in turn."""
+    words of all its texts in turn, and its prompt as a question, where it has one."""
     texts = (value for key, value in record.items() if key not in ("id", "task"))
-    return Passage(name, record["id"], words=tuple(w for t in _strings(texts) for w in words(t)))
+    every = tuple(word for text in _strings(texts) for word in words(text))
+    return Passage(name, record["id"], words(record.get("prompt", "")), every)
 
 
 def words(text: str) -> tuple[str, ...]:

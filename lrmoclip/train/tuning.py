@@ -15,6 +15,7 @@ from lrmoclip.train.run import Diverged, train
 from lrmoclip.train.workbench import Workbench
 
 KIND, RATES = "tuning", "learning rates"  # of artefacts
+SWEEPS, PROVENANCE = "tuning.csv", "tuning_provenance.json"  # beside a file of rates
 KEYS = ["scale", "base", "domain", "method"]
 SWEEP = [*KEYS, "domain_gain", "general_loss", "lr"]
 

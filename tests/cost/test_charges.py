@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from lrmoclip.cost.charges import SAVINGS, cost_rows, saving_row
+from lrmoclip.cost.charges import SAVINGS, cost_rows, saving_row, together
 from tests.cost.made import EWC, FULL, RESTRICTED, SMOLLM2, shape
 
 RUN = {
@@ -52,3 +52,21 @@ def test_savings_show_prediction_measurement_and_bound():
     assert row["cost_ratio_amortised"] == pytest.approx(7.2 / 7.2)
     assert row["device"] == "cpu: test"
     assert list(row) == SAVINGS
+
+
+def test_later_timings_are_brought_to_the_level_of_the_first_by_full_fts_step():
+    """The second time the machine was half as fast: what was timed then counts half."""
+    first = TIMINGS | {"step_s": {"full_ft": 0.1, "lora": 0.08}, "fisher_s": None}
+    later = TIMINGS | {"step_s": {"full_ft": 0.2, "ewc": 0.3}, "stage0_s": 9.0, "fisher_s": 6.0}
+
+    found = together([first, later])
+
+    assert found["step_s"] == pytest.approx({"full_ft": 0.1, "lora": 0.08, "ewc": 0.15})
+    assert (found["stage0_s"], found["fisher_s"]) == (7.2, 3.0)  # the first where it has it
+    assert together([first]) == first
+
+
+def test_later_timings_without_full_ft_are_taken_as_they_are():
+    first = TIMINGS | {"step_s": {"lora": 0.08}}
+    found = together([first, TIMINGS | {"step_s": {"ewc": 0.3}}])
+    assert found["step_s"] == {"lora": 0.08, "ewc": 0.3}

@@ -79,7 +79,7 @@ def evaluate(
             checkpoints.check_of(model, scale.name, base, domain, method, seed)
             of = {"scale": scale.name, "base": base, "domain": domain, "method": method}
             of |= {"seed": seed, "weights": model.digest(checkpoints.WEIGHTS)}
-            if _is_there(Path(out), {**of, "provenance": made}):
+            if _is_there(Path(out), of, made):
                 draft.give_up()
                 print(f"{out}: scored already, of the same weights and this version")
                 continue
@@ -96,9 +96,9 @@ def evaluate(
             finished.about |= {"seeds": seeds}
 
 
-def _is_there(out: Path, made: dict) -> bool:
-    """Whether a folder holds a whole evaluation whose record has the entries `made`."""
-    from lrmoclip.core import artefacts, files
+def _is_there(out: Path, of: dict, made: dict) -> bool:
+    """Whether a folder holds a whole evaluation `of` the same, and of the provenance `made`."""
+    from lrmoclip.core import artefacts, files, provenance
     from lrmoclip.report.kinds import EVALUATION, METRICS_FILE, SAMPLES
 
     try:
@@ -106,7 +106,8 @@ def _is_there(out: Path, made: dict) -> bool:
         artefacts.check_digest(out / SAMPLES, record["files"][SAMPLES], "")
     except UserError:
         return False
-    return {key: record.get(key) for key in made} == made
+    is_of = all(record.get(key) == value for key, value in of.items())
+    return is_of and provenance.is_same(record["provenance"], made)
 
 
 def _evaluation(path: Path, base: str) -> dict:

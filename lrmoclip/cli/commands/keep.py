@@ -23,22 +23,30 @@ def keep(scale: Scale, rates: Path) -> None:
     """Replace the kept rates, and their sweeps, of the methods in a file of rates; others stay."""
     from lrmoclip.core import artefacts, files
     from lrmoclip.report.tables import read
-    from lrmoclip.train.tuning import KEYS, RATES, replaced
+    from lrmoclip.train.tuning import KEYS, PROVENANCE, RATES, SWEEPS, replaced
 
-    names = {rates.name: scale.rates_path.name, "tuning.csv": "tuning.csv"}
-    described, kept = "tuning_provenance.json", scale.rates_path.parent
-    about = files.read_sealed(rates.with_name(described), RATES)
-    before = kept / described
-    known = files.read_sealed(before, RATES) if before.exists() else {}
-    with artefacts.loose(before, RATES, *names.values()) as made:
-        for new, old in names.items():
-            fresh = read(rates.with_name(new), KEYS)
-            there = read(kept / old, KEYS) if (kept / old).exists() else fresh.iloc[:0]
-            table = replaced(there, fresh)
-            files.write_text(made.path / old, table.to_csv(index=False))
-            if new == rates.name:
-                keys = [" ".join(row) for row in fresh[KEYS].itertuples(index=False)]
-                print(f"{len(keys)} of {len(table)} rates replaced in {scale.rates_path}")
-        of = {key: about["commit"] for key in keys}
-        made.about |= {k: v for k, v in about.items() if k != "files"}
-        made.about["commits"] = known.get("commits", {}) | of
+    about = files.read_sealed(rates.with_name(PROVENANCE), RATES)
+    fresh = read(rates, KEYS).assign(commit=about["commit"])
+    kept = scale.rates_path
+    sweeps = kept.with_name(kept.name.replace("learning_rates", "tuning"))
+    if sweeps == kept:  # a name of the user's own
+        sweeps = kept.with_name(f"{kept.stem}_tuning.csv")
+    for path, new in {kept: fresh, sweeps: read(rates.with_name(SWEEPS), KEYS)}.items():
+        table = replaced(_kept(path, scale), new)
+        artefacts.edit(path, table.to_csv(index=False))
+    print(f"{len(fresh)} of {len(replaced(_kept(kept, scale), fresh))} rates replaced in {kept}")
+
+
+def _kept(path: Path, scale: Scale):
+    """What is kept, each row with its scale, which a file of one scale may leave out."""
+    import pandas as pd
+
+    from lrmoclip.report.tables import read
+    from lrmoclip.train.tuning import KEYS
+
+    if not path.exists():
+        return pd.DataFrame(columns=KEYS)
+    found = read(path, KEYS[1:])
+    if KEYS[0] not in found:
+        found.insert(0, KEYS[0], scale.name)
+    return found

@@ -16,12 +16,10 @@ def run(sweeps: list[Path], out: Path) -> None:
 
     from lrmoclip.core import artefacts, files, provenance
     from lrmoclip.report.tables import read
-    from lrmoclip.train.tuning import RATES, SWEEP, choose
+    from lrmoclip.train.tuning import PROVENANCE, RATES, SWEEP, SWEEPS, choose
 
-    out = Path(out)
-    described = out.with_name("tuning_provenance.json")
-    with artefacts.loose(described, RATES, out.name, "tuning.csv") as made:
+    with artefacts.loose(out.with_name(PROVENANCE), RATES, out.name, SWEEPS) as made:
         swept = pd.concat([read(path, SWEEP) for path in sweeps], ignore_index=True)
-        files.write_text(made.path / "tuning.csv", swept.to_csv(index=False))
+        files.write_text(made.path / SWEEPS, swept.to_csv(index=False))
         files.write_text(made.path / out.name, choose(swept).to_csv(index=False))
         made.about |= provenance.stamp()

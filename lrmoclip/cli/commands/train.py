@@ -104,7 +104,7 @@ def _train(bench, method: str, seed: int, out: Path, draft) -> None:
 
 def _is_there(out: Path, made: dict) -> bool:
     """Whether a folder holds a whole run of the provenance `made`."""
-    from lrmoclip.core import artefacts
+    from lrmoclip.core import artefacts, provenance
     from lrmoclip.core.errors import UserError
     from lrmoclip.report.kinds import RUN
 
@@ -114,7 +114,7 @@ def _is_there(out: Path, made: dict) -> bool:
             folder.file(name)
     except UserError:
         return False
-    return {key: folder.about.get(key) for key in made} == made
+    return provenance.is_same(folder.about, made)
 
 
 def _peak_memory_mb() -> float:
