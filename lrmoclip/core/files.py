@@ -37,8 +37,11 @@ def write_jsonl(path: Path, records: Iterable[dict]) -> None:
 def write_sealed(path: Path, kind: str, content: Mapping) -> None:
     """Write `content` as a JSON object that begins with its `kind` and ends with its seal.
 
-    `content` has neither key, and only what JSON gives back as it was.
+    `content` has only what JSON gives back as it was. ValueError where it has one of these keys:
+    nobody could read it again.
     """
+    if taken := {"kind", SEAL} & content.keys():
+        raise ValueError(f"{path}: the seal has the keys {sorted(taken)}, its content may not")
     write_text(path, sealed({"kind": kind, **content}))
 
 

@@ -26,7 +26,7 @@ def make(spec: Wheel):
     `version`, `sha256` (of its GGUF file, put together). The model is float32, whatever it was
     quantised to.
 
-    facts: wheel, version, file, sha256, quantisation (tensors by GGUF type), and those of
+    facts: wheel, version, file, gguf_sha256, quantisation (tensors by GGUF type), and those of
     `sanity`. Raises UserError for wheels that are not installed or others, and for a model that
     answers or predicts no better than noise.
     """
@@ -40,7 +40,7 @@ def make(spec: Wheel):
             "wheel": spec.wheel,
             "version": spec.version,
             "file": path.name,
-            "sha256": spec.sha256,
+            "gguf_sha256": spec.sha256,
             "quantisation": _quantisation(path),
         }
     model = _plain(loaded)

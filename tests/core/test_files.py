@@ -110,3 +110,10 @@ def test_text_is_written_as_it_is(tmp_path: Path):
 
     lines = (tmp_path / "data.jsonl").read_bytes().decode().split("\n")
     assert [json.loads(line) for line in lines[:-1]] == records and lines[-1] == ""
+
+
+@pytest.mark.parametrize("content", [{"sha256": "of something else"}, {"kind": "another"}])
+def test_keys_of_the_seal_are_no_content(tmp_path, content):
+    with pytest.raises(ValueError, match="keys"):
+        files.write_sealed(tmp_path / "file.json", "thing", content)
+    assert not (tmp_path / "file.json").exists()

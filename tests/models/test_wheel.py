@@ -11,8 +11,9 @@ import torch
 
 from lrmoclip.config import load
 from lrmoclip.config.parts import Wheel
+from lrmoclip.core import artefacts
 from lrmoclip.core.errors import UserError
-from lrmoclip.models import wheel
+from lrmoclip.models import checkpoints, wheel
 from lrmoclip.models.sanity import sanity
 
 SPEC = load(Path("workflow/config/smollm2.yaml")).base("smollm2-135m")
@@ -123,6 +124,19 @@ def test_the_model_is_the_one_that_the_config_names(converted):
     assert model.dtype == torch.float32 and len(tokenizer) == model.config.vocab_size == 49_152
     assert facts["quantisation"] == {"F32": 61, "Q4_1": 210, "Q8_0": 1}
     assert "Paris" in facts["greedy"] and 10 < facts["perplexity"] < 100
+
+
+def test_a_base_of_it_can_be_read_again(converted, tmp_path):
+    """What the command `base` writes of it, its manifest included."""
+    model, tokenizer, facts = converted
+    with artefacts.folder(tmp_path / "base", checkpoints.KIND) as made:
+        checkpoints.save(made.path, model, tokenizer)
+        made.about |= facts
+
+    folder = checkpoints.folder(tmp_path / "base")
+
+    assert folder.about["gguf_sha256"] == SPEC.sha256
+    assert len(checkpoints.load_tokenizer(folder)) == model.config.vocab_size
 
 
 @needs_wheel
