@@ -85,6 +85,8 @@ class Evaluator:
         from lm_eval.api.metrics import mean
         from lm_eval.evaluator import evaluate
 
+        from lrmoclip.evaluate.internals import filters
+
         tasks, roles = self.tasks["tasks"], self.tasks["roles"]
         for task in tasks.values():
             task.set_fewshot_seed(_FEWSHOT_SEED)  # the same examples for every model
@@ -93,8 +95,7 @@ class Evaluator:
         items = []
         for name, sample in ((n, sample) for n in tasks for sample in results["samples"][n]):
             benchmark, task = roles.get(name, name), tasks[name]
-            filters = [f.name for f in task._filters]
-            suffix = "" if sample["filter"] == filters[0] else f",{sample['filter']}"
+            suffix = "" if sample["filter"] == filters(task)[0] else f",{sample['filter']}"
             for metric in sample["metrics"]:
                 value, combine = sample[metric], task.aggregation().get(metric, mean)
                 key = {"benchmark": benchmark, "split": self.split, "metric": metric + suffix}

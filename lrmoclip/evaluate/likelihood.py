@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from lm_eval.models.huggingface import HFLM
 from torch import Tensor
 from tqdm import tqdm
 
 from lrmoclip.core.errors import UserError
 from lrmoclip.core.heads import Head, head_of
+from lrmoclip.evaluate.internals import Requests, TokensLM
 
 _SHARED = 64  # contexts that agree in so many tokens are worth a forward pass of their own
 _TOKENS = 2**14  # whose keys and values a batch may hold, however many contexts it may have
@@ -43,7 +43,7 @@ class Past:
         return Past(cache, self.seen[index], self.length[index])
 
 
-class SharedContextLM(HFLM):
+class SharedContextLM(TokensLM):
     """HFLM with its own log-likelihoods, equal to HFLM's up to rounding.
 
     Models with windowed or recurrent layers, whose cache does not keep every token, and those
@@ -60,13 +60,12 @@ class SharedContextLM(HFLM):
         )
         self._head = _plain_head(model)
 
-    def _loglikelihood_tokens(
-        self, requests: list, disable_tqdm: bool = False, override_bs: int | None = None
+    def likelihoods(
+        self, requests: Requests, disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """requests: (strings, context, continuation), token ids. For each the continuation's log
-        probability and whether it is the greedy one."""
+        """As `TokensLM`."""
         if self._head is None:
-            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            return super().likelihoods(requests, disable_tqdm, override_bs)
         items: dict[Tokens, list[tuple[int, Tokens]]] = {}  # by context
         for number, (_, context, continuation) in enumerate(requests):
             surplus = max(0, len(context) + len(continuation) - self.max_length - 1)

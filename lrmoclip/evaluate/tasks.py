@@ -3,7 +3,6 @@ by log-likelihood, generated answers by exact match, SQL by execution."""
 
 import logging
 import random
-from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
@@ -147,35 +146,17 @@ def _by_task(path: Path) -> dict[str, list[dict]]:
 
 def _own_config(name: str, path: Path) -> dict:
     """The configuration of lm-eval's task `name`, its functions resolved."""
-    from lm_eval.tasks._yaml_loader import load_yaml
+    from lrmoclip.evaluate.internals import own_config
 
-    root = _tasks_root()
-    # Its files lie in a folder named like the beginning of the task; reading all takes 20 s.
-    words = name.split("_")
-    beginnings = ("_".join(words[:count]) for count in range(len(words), 0, -1))
-    near = next((root / b for b in beginnings if (root / b).is_dir()), root)
-    entry = _index(near).get(name) or _index(root).get(name)
-    if entry is None or entry.yaml_path is None:
-        raise UserError(f"{path}: lm-eval has no task {name!r}", _HINT)
     try:
-        return load_yaml(entry.yaml_path, resolve_func=True)
+        config = own_config(name)
     except (ImportError, AssertionError) as error:  # the latter for a wrong version
         raise UserError(
             f"{name}: lm-eval's task needs {error}", "Install lm-eval's extra for it"
         ) from error
-
-
-def _tasks_root() -> Path:
-    import lm_eval.tasks
-
-    return Path(lm_eval.tasks.__file__).parent
-
-
-@cache
-def _index(root: Path) -> dict:
-    from lm_eval.tasks._index import TaskIndex
-
-    return TaskIndex.build([root])
+    if config is None:
+        raise UserError(f"{path}: lm-eval has no task {name!r}", _HINT)
+    return config
 
 
 def _once(process):

@@ -2,6 +2,7 @@
 documents are written by hand."""
 
 import json
+import re
 from pathlib import Path
 
 import datasets
@@ -16,8 +17,10 @@ from lrmoclip.core.artefacts import Folder
 from lrmoclip.core.errors import UserError
 from lrmoclip.core.files import write_jsonl
 from lrmoclip.data.batches import framed
+from lrmoclip.evaluate import internals
 from lrmoclip.evaluate.harness import Evaluator
 from lrmoclip.evaluate.tasks import load_tasks
+from tests.support import ROOT
 from tests.support.made import as_checkpoint, as_data
 from tests.support.tinylm import byte_tokenizer, random_model
 
@@ -291,3 +294,16 @@ def test_fewshot_documents_that_are_needed_are_asked_for(tmp_path):
     write(tmp_path, {"mmlu": [mmlu("anatomy", 1)]})
     with pytest.raises(UserError, match=r"fewshot\.jsonl: no documents of mmlu_anatomy"):
         load_tasks([WITH_SHOTS], as_data(tmp_path), "test", SETTINGS)
+
+
+def test_lm_eval_is_of_the_version_whose_inside_is_used():
+    import lm_eval
+
+    assert lm_eval.__version__ == internals.VERSION
+
+
+def test_no_other_file_uses_what_lm_eval_keeps_private():
+    """By its words: no module or method of lm-eval's that begins with an underscore."""
+    private = re.compile(r"lm_eval(\.\w+)*\._\w+|\._filters|_loglikelihood_tokens")
+    for path in (ROOT / "lrmoclip").rglob("*.py"):
+        assert path.name == "internals.py" or not private.search(path.read_text()), path

@@ -58,7 +58,7 @@ def both(model, tokenizer, asked: list, batch_size: int = 4) -> tuple[list, list
     )
     ours = SharedContextLM(model, tokenizer, batch_size)
     shapes.clear()
-    found = ours._loglikelihood_tokens(asked, disable_tqdm=True)
+    found = ours.likelihoods(asked, disable_tqdm=True)
     fed = list(shapes)
     shapes.clear()
     plain = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
@@ -140,7 +140,7 @@ def test_the_projection_stays_in_float32_where_the_body_is_bfloat16(tokenizer):
     context, letters = [5, 6, 7, 8], [1, 2, 3, 4]
     lm = SharedContextLM(model, tokenizer, 4)
     with autocast("bfloat16", model.device), torch.no_grad():
-        found = lm._loglikelihood_tokens([((), context, [i]) for i in letters], True)
+        found = lm.likelihoods([((), context, [i]) for i in letters], True)
         hidden = model.base_model(torch.tensor([context])).last_hidden_state[0, -1]
     expected = F.linear(hidden.float(), model.lm_head.weight).log_softmax(-1)[letters]
     assert [logp for logp, _ in found] == pytest.approx(expected.tolist(), abs=1e-5)
