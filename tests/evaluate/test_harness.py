@@ -280,11 +280,8 @@ def test_vllm_is_asked_for_where_it_is_absent(tmp_path):
 def test_lines_that_are_no_documents_are_said(document, words, tmp_path, monkeypatch):
     (tmp_path / "role").mkdir()
     (tmp_path / "role" / "test.jsonl").write_text(json.dumps({"id": "a", **document}) + "\n")
-    root = Path(lm_eval.tasks.__file__).parent
-    monkeypatch.setattr(
-        "lrmoclip.evaluate.tasks._tasks_root",
-        lambda: root / "mmlu/default" if "astrology" in words else root,
-    )
+    if "astrology" in words:  # looked for among a few
+        monkeypatch.setattr(internals, "TASKS", internals.TASKS / "mmlu/default")
     benchmark = Benchmark(task="role", kind="harness", metric="acc")
     with pytest.raises(UserError, match=words):
         load_tasks([benchmark], as_data(tmp_path), "test", SETTINGS)
