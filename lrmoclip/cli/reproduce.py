@@ -11,8 +11,8 @@ import psutil
 
 from lrmoclip.cli import events
 from lrmoclip.cli.course import Course
-from lrmoclip.core.claims import Claim
 from lrmoclip.core.errors import UserError
+from lrmoclip.core.holding import Hold
 
 SNAKEMAKE = (sys.executable, "-m", "snakemake")
 FLAGS = ("--cores", "all", "--rerun-incomplete", "--quiet", "rules")
@@ -100,7 +100,7 @@ def check(root: Path) -> None:
     """Raise UserError for what Snakemake would say in many lines."""
     if other := running_snakemake(root):
         raise UserError(f"{root}: Snakemake is at work here, process {other}", "Wait for it")
-    Claim(root / "results" / "table1.csv", lambda _: None).release()  # can it be written?
+    Hold(root / "results" / "table1.csv", lambda _: None).release()  # can it be written?
 
 
 def running_snakemake(root: Path) -> int | None:

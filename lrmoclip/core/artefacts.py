@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from lrmoclip.core import files
-from lrmoclip.core.claims import Claim, is_about_writing, is_unfinished, unwritable
 from lrmoclip.core.errors import UserError
+from lrmoclip.core.holding import Hold, is_about_writing, is_unfinished, unwritable
 
 MANIFEST = "manifest.json"
 _IGNORED = {".snakemake_timestamp"}  # Snakemake's, in every folder that is an output
@@ -44,18 +44,18 @@ class Draft:
 
 @contextmanager
 def folder(target: Path, kind: str) -> Iterator[Draft]:
-    """Claim a folder before the work; what is written into the draft takes its name at the end.
+    """Hold a folder before the work; what is written into the draft takes its name at the end.
 
     An exception leaves an older `target` as it was. UserError where the folder holds anything that
     is not of an artefact of this kind, where another process works on it, and for a full disk.
     """
-    with _claimed(target, partial(check_folder, kind=kind)) as claim:
-        claim.new.mkdir()
-        draft = Draft(claim.new)
+    with _held(target, partial(check_folder, kind=kind)) as hold:
+        hold.new.mkdir()
+        draft = Draft(hold.new)
 
         def finish() -> None:
             seal(draft.path, kind, draft.about)
-            claim.place()
+            hold.place()
 
         draft._finish = finish
         yield draft
@@ -64,7 +64,7 @@ def folder(target: Path, kind: str) -> Iterator[Draft]:
 
 @contextmanager
 def loose(described: Path, kind: str, *names: str, within: str | None = None) -> Iterator[Draft]:
-    """Claim the JSON `described` and the files `names` beside it; the draft's folder is where these
+    """Hold the JSON `described` and the files `names` beside it; the draft's folder is where these
     are written. The JSON takes its name first: whoever dies before the files have theirs leaves
     what is known as ours, and not taken for whole.
 
@@ -72,14 +72,14 @@ def loose(described: Path, kind: str, *names: str, within: str | None = None) ->
     that is ours, so are the files of these names, whatever is left of them.
     """
     described = Path(described)
-    with _claimed(described, partial(_check_loose, kind=kind, names=names, within=within)) as claim:
-        claim.new.mkdir()
-        draft = Draft(claim.new)
+    with _held(described, partial(_check_loose, kind=kind, names=names, within=within)) as hold:
+        hold.new.mkdir()
+        draft = Draft(hold.new)
 
         def finish() -> None:
             digests = {name: files.sha256(draft.path / name) for name in names}
             about = {**draft.about, **({"files": digests} if names else {})}
-            files.write_sealed(claim.new / described.name, kind, about)
+            files.write_sealed(hold.new / described.name, kind, about)
             for name in (described.name, *names):
                 (draft.path / name).replace(described.parent / name)
 
@@ -90,7 +90,7 @@ def loose(described: Path, kind: str, *names: str, within: str | None = None) ->
 
 @contextmanager
 def file(target: Path, kind: str) -> Iterator[Draft]:
-    """Claim one file and the JSON of its stem beside it, which describes it; as `loose`."""
+    """Hold one file and the JSON of its stem beside it, which describes it; as `loose`."""
     target = Path(target)
     described = target.with_suffix(".json")
     if described == target:
@@ -101,22 +101,22 @@ def file(target: Path, kind: str) -> Iterator[Draft]:
 
 def edit(path: Path, text: str) -> None:
     """Give a user's own file, whose parts between markers are ours, another text."""
-    with _claimed(Path(path), lambda _: None) as claim:
-        files.write_text(claim.new, text)
-        claim.place()
+    with _held(Path(path), lambda _: None) as hold:
+        files.write_text(hold.new, text)
+        hold.place()
 
 
 @contextmanager
-def _claimed(target: Path, check: Callable[[Path], None]) -> Iterator[Claim]:
-    claim = Claim(target, check)
+def _held(target: Path, check: Callable[[Path], None]) -> Iterator[Hold]:
+    hold = Hold(target, check)
     try:
-        yield claim
+        yield hold
     except Exception as error:
-        if isinstance(error, UserError) or not is_about_writing(error, claim.partial):
+        if isinstance(error, UserError) or not is_about_writing(error, hold.partial):
             raise
-        raise unwritable(claim.target, error) from error
+        raise unwritable(hold.target, error) from error
     finally:
-        claim.release()
+        hold.release()
 
 
 def seal(path: Path, kind: str, about: dict) -> None:

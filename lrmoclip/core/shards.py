@@ -28,20 +28,6 @@ ROUNDING = 2**-16
 COLUMNS = ("positions", "entries", "sizes", "gold", "ids", "codes", "log_z", "log_outside")
 
 
-def bytes_per_position(vocabulary: int, k: int, nats: float = 31.9) -> float:
-    """Bytes of a position with k candidates, the least likely of them `nats` below certainty.
-
-    k ids and codes, the row's size and the gold token's place, and 8 bytes for log_z and
-    log_outside; what a record adds (two lengths, 3 bytes or so) is left out. At V = 151,936 that is
-    303 at k = 50 and 762 at k = 128. DistillKit (https://github.com/arcee-ai/DistillKit) takes 127
-    and 344: its ids are as wide, but a polynomial and a few bits of residual stand for its
-    probabilities; ours give the sets of every narrower setting to the token.
-    """
-    logp = torch.tensor([-nats], dtype=torch.float64)
-    code = width_of(_largest(_encoded(logp.exp(), logp)))
-    return (k * (width_of(vocabulary - 1) + code) + 2 * width_of(k)) / 8 + 8
-
-
 def check(
     sets: Candidates,
     targets: Tensor,

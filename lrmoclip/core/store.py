@@ -20,8 +20,8 @@ from lrmoclip.core import files, shards
 from lrmoclip.core.arguments import check_tensor, check_type, whole_numbers
 from lrmoclip.core.artefacts import MANIFEST, check_folder
 from lrmoclip.core.candidates import Candidates, check_setting, offsets_of, ranges
-from lrmoclip.core.claims import Claim, is_about_writing, partial_of, unwritable
 from lrmoclip.core.errors import UserError
+from lrmoclip.core.holding import Hold, is_about_writing, partial_of, unwritable
 from lrmoclip.core.shards import Shard
 from lrmoclip.core.tally import Tally
 
@@ -48,13 +48,13 @@ class StoreWriter:
     many; eos_id: the token whose positions the statistics count apart; provenance: anything else
     worth keeping, the same on every run.
 
-    The folder is claimed at once and until the writer is closed, or is left by an exception: a
+    The folder is held at once and until the writer is closed, or is left by an exception: a
     second writer is refused, and so is a folder that holds anything but an older store.
 
     A writer that dies leaves its whole shards in `.<folder>.partial`. One with the same arguments
     takes them over and `records` says how many records they hold: go on with the next one.
     Anything else found there is thrown away. A shard ends with the batch that fills it, so batches
-    must be cut as before. Raises UserError where the folder cannot be claimed or written.
+    must be cut as before. Raises UserError where the folder cannot be held or written.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class StoreWriter:
         self._digests: dict[str, str] = {}
         self._waiting: list[tuple[Candidates, Tensor, Tensor]] = []
         self._closed = self._placed = False
-        self._claim = Claim(self.folder, partial(check_folder, kind=KIND), resumable=True)
-        self._new = self._claim.new
+        self._hold = Hold(self.folder, partial(check_folder, kind=KIND), resumable=True)
+        self._new = self._hold.new
         with self._or_released():
             self._new.mkdir(exist_ok=True)
             self._take_over()
@@ -137,18 +137,18 @@ class StoreWriter:
             if self._waiting:
                 self._write_shard()
             self._write_manifest(statistics=self.statistics)
-            self._claim.place()
+            self._hold.place()
             self._placed = True
         self._release()
 
     @contextmanager
     def _or_released(self) -> Iterator[None]:
-        """Within, an error gives the claim up; a full disk becomes a UserError."""
+        """Within, an error gives the hold up; a full disk becomes a UserError."""
         try:
             yield
         except Exception as error:
             self._release()
-            if is_about_writing(error, self._claim.partial):
+            if is_about_writing(error, self._hold.partial):
                 raise unwritable(self.folder, error) from error
             raise
 
@@ -156,8 +156,8 @@ class StoreWriter:
         if not self._closed:
             self._closed = True
             if not self._shards:  # nothing worth going on from
-                self._claim.resumable = False
-            self._claim.release()
+                self._hold.resumable = False
+            self._hold.release()
 
     def _write_shard(self) -> None:
         parts, targets, records = zip(*self._waiting, strict=True)

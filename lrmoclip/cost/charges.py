@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lrmoclip.config import Scale
 from lrmoclip.core import files
-from lrmoclip.core.claims import is_unfinished
 from lrmoclip.core.errors import UserError
+from lrmoclip.core.holding import is_unfinished
 from lrmoclip.cost import flops
 from lrmoclip.methods import REFERENCE, Method, Need
 from lrmoclip.models.shapes import Shape

@@ -11,8 +11,8 @@ import pandas as pd
 from lrmoclip.config import Scale
 from lrmoclip.core import files
 from lrmoclip.core.artefacts import check_digest
-from lrmoclip.core.claims import is_unfinished
 from lrmoclip.core.errors import UserError
+from lrmoclip.core.holding import is_unfinished
 from lrmoclip.report.kinds import EVALUATION, METRICS_FILE, RUN, RUN_FILE, SAMPLES
 
 _AGAIN = "Evaluate this run again"

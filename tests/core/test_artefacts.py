@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from lrmoclip.core import artefacts, files
 from lrmoclip.core.artefacts import MANIFEST, Folder
-from lrmoclip.core.claims import Claim, partial_of
 from lrmoclip.core.errors import UserError
+from lrmoclip.core.holding import Hold, partial_of
 
 
 def make(target: Path, text: str = "made", kind: str = "thing") -> None:
@@ -273,8 +273,8 @@ def test_a_folder_over_a_file_and_a_file_over_a_folder_are_refused(tmp_path):
 
 
 def hold(target: Path, held) -> None:
-    claim = Claim(target, lambda _: None, resumable=True)
-    files.write_text(claim.new / "half", "half")
+    hold = Hold(target, lambda _: None, resumable=True)
+    files.write_text(hold.new / "half", "half")
     held.set()
     signal.pause()
 
@@ -325,15 +325,15 @@ def test_the_old_one_comes_back_where_a_process_died_between_two_names(tmp_path)
 
 def test_a_folder_that_another_one_made_meanwhile_is_looked_at_again(tmp_path, monkeypatch):
     """Between the first look and the lock, a user's file appears."""
-    from lrmoclip.core import claims
+    from lrmoclip.core import holding
 
-    acquired = claims.Claim._acquired
+    acquired = holding.Hold._acquired
 
-    def slowly(claim):
+    def slowly(hold):
         files.write_text(tmp_path / "out" / "thesis.tex", "years")
-        return acquired(claim)
+        return acquired(hold)
 
-    monkeypatch.setattr(claims.Claim, "_acquired", slowly)
+    monkeypatch.setattr(holding.Hold, "_acquired", slowly)
     with pytest.raises(UserError, match=r"thesis\.tex"):
         make(tmp_path / "out")
 

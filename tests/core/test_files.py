@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lrmoclip.core import files
 from lrmoclip.core.errors import UserError
+from tests.support.made import write_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -54,7 +55,7 @@ def test_another_kind_is_named(tmp_path):
 
 
 def test_json_of_another_version_is_named(tmp_path):
-    files.write_json(tmp_path / "file.json", {"rows": []})
+    write_json(tmp_path / "file.json", {"rows": []})
 
     with pytest.raises(UserError, match="made by another version"):
         files.read_sealed(tmp_path / "file.json", "evaluation")

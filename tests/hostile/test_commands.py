@@ -17,7 +17,7 @@ from lrmoclip.core.errors import UserError
 from lrmoclip.models import checkpoints
 from lrmoclip.models.checkpoints import WEIGHTS
 from tests.conftest import TINY
-from tests.support.made import as_checkpoint, as_data, load, read_lines, reseal, run
+from tests.support.made import as_checkpoint, as_data, load, read_lines, reseal, run, write_json
 
 
 @pytest.fixture
@@ -157,12 +157,12 @@ def test_runs_without_their_timings_make_no_table(study, refused, out, tmp_path)
 # Checkpoints that are whole by their manifest, and can't be used.
 def _unknown_family(folder: Path) -> None:
     config = files.read_json(folder / "config.json")
-    files.write_json(folder / "config.json", config | {"model_type": "magic"})
+    write_json(folder / "config.json", config | {"model_type": "magic"})
 
 
 def _other_shape(folder: Path) -> None:
     config = files.read_json(folder / "config.json")
-    files.write_json(folder / "config.json", config | {"intermediate_size": 64})
+    write_json(folder / "config.json", config | {"intermediate_size": 64})
 
 
 def _lost_tensor(folder: Path) -> None:

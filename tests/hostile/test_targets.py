@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lrmoclip.core.claims import Claim
+from lrmoclip.core.holding import Hold
 from tests.support.made import run
 
 
@@ -130,13 +130,13 @@ def test_what_was_made_is_made_again(writing, tmp_path):
 
 @pytest.mark.parametrize("command", [*FOLDERS, "fisher", "tune", "timings"])
 def test_a_target_that_another_process_works_on_is_refused(writing, tmp_path, refused, command):
-    # Of a file, what is claimed is the JSON that describes it.
+    # Of a file, what is held is the JSON that describes it.
     target = tmp_path / "out.json" if command not in FOLDERS else tmp_path / "out"
     out = tmp_path / ("out.json" if command == "timings" else "out")
-    claim = Claim(target, lambda _: None)
+    hold = Hold(target, lambda _: None)
 
     line = refused(command, **writing[command], out=out)
 
     assert f"process {os.getpid()} on" in line and "is writing it" in line
-    claim.release()
+    hold.release()
     assert list(tmp_path.iterdir()) == []

@@ -24,6 +24,11 @@ def read_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
+def write_json(path: Path, value) -> None:
+    """One that nothing is sealed by."""
+    files.write_text(path, json.dumps(value))
+
+
 def reseal(path: Path, **changes) -> None:
     """Change entries of a sealed JSON, as its own writer would have written them."""
     kind = files.read_json(path)["kind"]

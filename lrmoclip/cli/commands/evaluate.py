@@ -52,10 +52,10 @@ def evaluate(
     if method != "base":
         scale.method(method)
     torch.set_num_threads(scale.threads.evaluate)
-    with ExitStack() as claimed:
-        finished = claimed.enter_context(artefacts.loose(done, SCORED)) if done else None
+    with ExitStack() as held:
+        finished = held.enter_context(artefacts.loose(done, SCORED)) if done else None
         drafts = [
-            claimed.enter_context(
+            held.enter_context(
                 artefacts.loose(Path(out) / METRICS_FILE, EVALUATION, SAMPLES, within=RUN)
             )
             for out in outs

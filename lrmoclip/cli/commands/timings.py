@@ -22,10 +22,10 @@ def run(methods: list[str], out: Path, **given) -> None:
     found = bench(**given)
     share(found.scale)
     sharding.join()
-    with ExitStack() as claimed:
+    with ExitStack() as held:
         draft = None
         if sharding.place()[0] == 0:
-            draft = claimed.enter_context(artefacts.loose(out, charges.KIND))
+            draft = held.enter_context(artefacts.loose(out, charges.KIND))
         torch.set_num_threads(found.scale.threads.train)
         measured = stopwatch.timings(found, methods)
         if draft is not None:

@@ -40,11 +40,9 @@ def train(bench, method: str, seeds: list[int], outs: list[Path], done: Path | N
     check_runs(seeds, outs)
     sharding.join()
     lead = sharding.place()[0] == 0
-    with ExitStack() as claimed:
-        finished = claimed.enter_context(artefacts.loose(done, TRAINED)) if lead and done else None
-        drafts = [
-            claimed.enter_context(artefacts.folder(out, RUN)) if lead else None for out in outs
-        ]
+    with ExitStack() as held:
+        finished = held.enter_context(artefacts.loose(done, TRAINED)) if lead and done else None
+        drafts = [held.enter_context(artefacts.folder(out, RUN)) if lead else None for out in outs]
         bench.check(method)
         refuse_if_too_large(bench, method)
         torch.set_num_threads(bench.scale.threads.train)
@@ -58,7 +56,7 @@ def _train(bench, method: str, seed: int, out: Path, draft) -> None:
     import pandas as pd
 
     from lrmoclip.core import artefacts, files, provenance, sharding
-    from lrmoclip.core.claims import partial_of
+    from lrmoclip.core.holding import partial_of
     from lrmoclip.models import checkpoints
     from lrmoclip.report.kinds import RUN, RUN_FILE
     from lrmoclip.train.probes import ProbeBatch

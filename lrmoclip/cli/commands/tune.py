@@ -23,10 +23,10 @@ def run(method: str, out: Path, **given) -> None:
     found = bench(**given)
     share(found.scale)
     sharding.join()
-    with ExitStack() as claimed:
+    with ExitStack() as held:
         draft = None
         if sharding.place()[0] == 0:
-            draft = claimed.enter_context(artefacts.file(out, KIND))
+            draft = held.enter_context(artefacts.file(out, KIND))
         found.check(method)
         refuse_if_too_large(found, method)
         torch.set_num_threads(found.scale.threads.train)

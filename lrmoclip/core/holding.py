@@ -41,11 +41,11 @@ def is_unfinished(path: Path) -> bool:
     return any(p.name.startswith(".") and p.name.endswith(_SUFFIX) for p in path.parents)
 
 
-class Claim:
+class Hold:
     """The right to make `target`, from here until `release`.
 
     check: called with the lock held; raises UserError where the target must not be replaced.
-    resumable: `new` outlives a release without `place`, for the next claim to go on from; else
+    resumable: `new` outlives a release without `place`, for the next one to go on from; else
     what a dead process left there goes.
 
     UserError where another process works on the target, the check refuses, or nothing can be
@@ -85,7 +85,7 @@ class Claim:
             shutil.rmtree(self._old)
 
     def release(self) -> None:
-        """Let others claim the target; leave only what can be gone on from. Twice is once."""
+        """Let others hold the target; leave only what can be gone on from. Twice is once."""
         if not self._lock.is_locked:
             return
         if not self.resumable:
