@@ -1,6 +1,7 @@
 """What many tests share: a tiny world, a tiny base model, and configs with one thing changed."""
 
 import os
+import signal
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,21 @@ METHODS = Path(__file__).parents[1] / "workflow" / "config" / "methods.yaml"
 DROP = "(dropped)"  # as a value in `edit`: the key goes
 
 torch.set_num_threads(1)
+# A shell's background job, as CI may be, ignores Ctrl-C, and so would what tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Read when transformers and datasets are imported; the tests never ask a network.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
+    """With several workers (`pytest -n 2 --dist loadgroup`), the tests of a file stay together, for
+    they share what is made once, and those of the workflow, which take longest, come first."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        of_workflow = item.path.parent.name == "workflow"
+        item.add_marker(pytest.mark.xdist_group("workflow" if of_workflow else str(item.path)))
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
 
 
 class Allocations(TorchDispatchMode):
@@ -69,10 +83,20 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage:
 
 
 def named(value) -> str:
-    """A parameter's name in a test's id: `key=value` of a dict, nothing of what is expected."""
+    """A parameter's name in a test's id, the same in each process: `key=value` of a dict, nothing
+    of what is expected."""
     if not isinstance(value, dict):
         return ""
-    return ",".join(f"{k}={v.name if isinstance(v, Path) else v}" for k, v in value.items())
+    return ",".join(f"{key}={_in_short(entry)}" for key, entry in value.items())
+
+
+def _in_short(value) -> str:
+    if isinstance(value, Path):
+        return value.name
+    kind = type(value).__name__
+    if hasattr(value, "shape"):
+        return f"{kind}{tuple(value.shape)}"
+    return kind if callable(value) or len(str(value)) > 40 else str(value)
 
 
 @pytest.fixture(autouse=True)

@@ -75,7 +75,7 @@ def test_a_mistake_in_a_scale_is_named(edit, changes, words):
             {"methods/lora/adapter/name": "loha"},
             ["methods.lora.adapter", "'loha'", "one of lora, none"],
         ),
-        ({f"{OBJECTIVE}/name": "magic"}, ["objective", "'magic'", "one of full, restricted"]),
+        ({f"{OBJECTIVE}/name": "magic"}, ["objective", "'magic'", "name should be one of"]),
         ({f"{OBJECTIVE}/kmax": 3}, ["objective", "unknown key 'kmax'", "Known keys: name"]),
         ({f"{OBJECTIVE}/negatives": 8}, ["objective", "Set denominator: union"]),
         ({f"{OBJECTIVE}/coverage": 0.99}, ["objective.coverage", "0.99", "Raise stage0.coverage"]),

@@ -18,6 +18,7 @@ from lrmoclip import (
 from lrmoclip.core.errors import UserError
 from lrmoclip.core.heads import head_of, supervised_hidden, supervised_logits
 from lrmoclip.core.losses import ewc_penalty, probe
+from tests.conftest import named
 
 N, V, D = 3, 10, 4
 LOGITS = torch.randn(N, V, generator=torch.Generator().manual_seed(0))
@@ -28,15 +29,8 @@ META = torch.device("meta")
 INT = torch.int64
 
 
-def names(case) -> str:
-    """A case's change, of what lies on one line, as its name."""
-    if not isinstance(case, dict):
-        return ""
-    return ",".join(f"{k}={' '.join(repr(v).split()):.40}" for k, v in case.items())
-
-
 def table(cases):
-    return pytest.mark.parametrize(("change", "error", "words"), cases, ids=names)
+    return pytest.mark.parametrize(("change", "error", "words"), cases, ids=named)
 
 
 def check(call, good: dict, change: dict, error: type, words: str) -> None:

@@ -126,6 +126,7 @@ def test_the_model_is_the_one_that_the_config_names(converted):
     assert "Paris" in facts["greedy"] and 10 < facts["perplexity"] < 100
 
 
+@needs_wheel
 def test_a_base_of_it_can_be_read_again(converted, tmp_path):
     """What the command `base` writes of it, its manifest included."""
     model, tokenizer, facts = converted
