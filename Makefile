@@ -17,7 +17,7 @@ benchmarks: $(READY)
 	$(VENV)/bin/snakemake --cores all --quiet rules -- results/benchmarks.csv results/figures/scaling.png
 
 test: $(READY)
-	$(RUN) pytest -n 2 --dist loadgroup
+	$(RUN) pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -26,17 +26,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
-def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
-    """With several workers (`pytest -n 2 --dist loadgroup`), the tests of a file stay together, for
-    they share what is made once, and those of the workflow, which take longest, come first."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        of_workflow = item.path.parent.name == "workflow"
-        item.add_marker(pytest.mark.xdist_group("workflow" if of_workflow else str(item.path)))
-    items.sort(key=lambda item: item.path.parent.name != "workflow")
-
-
 class Allocations(TorchDispatchMode):
     """Sees every tensor that an operation makes anew, in the forward and the backward pass.
 
