@@ -4,7 +4,7 @@ of mean size K, E epochs: full 6 (B + s H), Stage 1 6 B + 6 s d K, Stage 0 2 (B 
 Left out: attention's quadratic part, norms, the optimizer, Stage 0's softmax and sort."""
 
 from lrmoclip.data.batches import Encoded
-from lrmoclip.methods import Method
+from lrmoclip.methods import Method, Need
 from lrmoclip.models.shapes import Shape
 
 
@@ -19,9 +19,10 @@ def head_share(shape: Shape, share: float) -> float:
 
 
 def training(method: Method, shape: Shape, share: float, set_size: float) -> float:
-    """FLOPs a token of a method's steps."""
+    """FLOPs a token of a method's steps, the frozen base's pass included where it needs one."""
     head = share * method.objective.products(shape, set_size)
-    return method.adapter.passes * (shape.body + head)
+    beside = forward(shape, share) if Need.BASE in method.needs else 0.0
+    return method.adapter.passes * (shape.body + head) + beside
 
 
 def forward(shape: Shape, share: float) -> float:

@@ -32,6 +32,7 @@ class Need(StrEnum):
     FISHER = "fisher"  # of the base on general data
     GENERAL = "general"  # records of general text
     GENERAL_STORE = "general_store"  # the candidate sets of these
+    BASE = "base"  # the frozen base model, run beside the one that is trained
 
 
 class Shape(Protocol):
@@ -52,6 +53,7 @@ class Context:
     model: "nn.Module"
     batch: "Batch"
     sets: "Candidates | None"  # of the batch's supervised positions, where the objective needs them
+    base: "nn.Module | None"  # the model as it was before training, where the objective needs it
     dice: "torch.Generator"  # of the run
 
 

@@ -117,7 +117,7 @@ def _contestants(model, optimizers, data: Encoded, mean_k: int, device) -> dict:
     dice = torch.Generator().manual_seed(0)
 
     def step(loss, sets, optimizer):
-        loss.of(Context(model, batch, sets, dice)).backward()
+        loss.of(Context(model, batch, sets, None, dice)).backward()
         optimizer.step()
         optimizer.zero_grad()
 

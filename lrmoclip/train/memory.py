@@ -43,7 +43,8 @@ def training_bytes(
     """Peak bytes of a training run on each device, whose step has passes like these.
 
     On one device the base stays, whole, beside the run that starts from a copy of it; several share
-    weights, gradients and what is kept for each parameter (FSDP2), and the base stays on the host.
+    weights, gradients and what is kept for each parameter (FSDP2), and the base stays on the host,
+    but for an objective that runs it, which shards it, too.
     The peak is where the run begins (the base, the copy, a Fisher, all whole), where the loss has
     been computed, or where the optimizer steps.
     """
@@ -53,6 +54,8 @@ def training_bytes(
     gradients = FLOAT * trained * (4 if method.penalty.state else 1) / gpus
     of_head = FLOAT * shape.head if trained == shape.parameters else 0
     held = base + kept_bytes(shape, method) / gpus
+    if gpus > 1 and Need.BASE in method.needs:
+        held += weights / gpus
     if gpus > 1:  # whole while they compute: a layer, the next, a buffer; and the root
         held += 3 * FLOAT * shape.block + weights - FLOAT * shape.body
     peaks = [gradients + 2 * of_head]

@@ -60,6 +60,7 @@ class Run:
 
     model: nn.Module
     unsharded: nn.Module | None  # rank 0's copy in the host's memory, for what is gathered
+    base: nn.Module | None  # frozen, where the objective needs it
     method: Method
     settings: Stage1
     precision: str
@@ -89,7 +90,7 @@ class Run:
         passes, measures = self.draw()
         for batch, sets, share in passes:
             with autocast(self.precision, self.model.device, keep=False):
-                loss = share * self.loss.of(Context(self.model, batch, sets, self.dice))
+                loss = share * self.loss.of(Context(self.model, batch, sets, self.base, self.dice))
             (loss * self.ranks).backward()  # FSDP takes the mean of the processes' gradients
             measures["loss"] += loss.item()
         if self.penalty:
@@ -159,13 +160,15 @@ def start(
     domain: TrainingSet,
     general: TrainingSet | None = None,
     fisher: dict[str, Tensor] | None = None,
+    base: nn.Module | None = None,
     telemetry: bool = True,
     precision: str = "float32",
 ) -> Run:
     """A run of `method` from a base model, which it changes.
 
     general: records of general text, for a method with replay. fisher: by parameter name, for a
-    penalty that needs it. telemetry: also measure the gradient's norm and what the optimizer
+    penalty that needs it. base: the same model once more, which stays as it is, for an objective
+    that needs it. telemetry: also measure the gradient's norm and what the optimizer
     reports, which `step_s` then includes. precision: of forward passes and losses.
     """
     torch.manual_seed(seed)  # an adapter draws its start from the global generator
@@ -177,7 +180,8 @@ def start(
     model, unsharded = method.adapter.apply(model).train(), None
     if ranks > 1:
         unsharded = copy.deepcopy(model).cpu() if rank == 0 else None
-        sharding.shard(model)
+        for sharded in filter(None, (model, base)):
+            sharding.shard(sharded)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     betas, decay = tuple(settings.betas), settings.weight_decay
@@ -197,8 +201,8 @@ def start(
     loss = method.objective.start([source.data for source, _ in sources])
     streams = [(source, _order(source.data, n, steps, seed, settings)) for source, n in sources]
     return Run(
-        model, unsharded, method, settings, precision, telemetry, parameters, optimizer, loss,
-        penalty, streams, steps, dice, rank, ranks,
+        model, unsharded, base and base.eval(), method, settings, precision, telemetry, parameters,
+        optimizer, loss, penalty, streams, steps, dice, rank, ranks,
     )  # fmt: skip
 
 

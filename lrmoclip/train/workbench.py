@@ -46,10 +46,13 @@ class Workbench:
             general = self._training_set(point, self.general, Need.GENERAL_STORE)
         if Need.FISHER in point.needs:
             fisher = self._read_fisher()
+        base = None
+        if Need.BASE in point.needs:
+            base = self._model_to_train() if sharding.place()[1] > 1 else self.model
         return start(
             self._model_to_train(), point, self.scale.stage1, lr=lr, seed=seed,
             domain=self._training_set(point, self.records, Need.STORE), general=general,
-            fisher=fisher, telemetry=telemetry, precision=self.precision,
+            fisher=fisher, base=base, telemetry=telemetry, precision=self.precision,
         )  # fmt: skip
 
     def _training_set(self, point: Method, data: Encoded, need: Need) -> TrainingSet:

@@ -105,7 +105,7 @@ def restricted_loss(
     model: nn.Module, batch: Batch, sets: Candidates, denominator: str = "own"
 ) -> Tensor:
     loss = Restricted(denominator=denominator).start([])
-    return loss.of(Context(model, batch, sets, torch.Generator()))
+    return loss.of(Context(model, batch, sets, None, torch.Generator()))
 
 
 def gradients(model: nn.Module, *losses: Tensor) -> dict[str, Tensor]:

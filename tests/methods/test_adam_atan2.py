@@ -40,7 +40,7 @@ def test_a_run_takes_its_first_step_with_it():
     before = {name: p.detach().clone() for name, p in run.parameters.items()}
     passes, _ = drawn.draw()
     for batch, sets, share in passes:
-        (share * drawn.loss.of(Context(drawn.model, batch, sets, drawn.dice))).backward()
+        (share * drawn.loss.of(Context(drawn.model, batch, sets, None, drawn.dice))).backward()
 
     run.step()
 

@@ -55,7 +55,7 @@ def test_loss_and_gradients_are_those_of_masked_dense_logits(family):
     tokens = sorted(set(data.gold.tolist()))
     assert set(batch.gold.tolist()) < set(tokens) and len(tokens) < VOCABULARY
 
-    got = AnswerVocab().start([data]).of(Context(ours, batch, None, torch.Generator()))
+    got = AnswerVocab().start([data]).of(Context(ours, batch, None, None, torch.Generator()))
     want = dense_loss(theirs, batch, tokens)
     got.backward()
     want.backward()
@@ -71,7 +71,7 @@ def test_no_row_of_the_head_outside_the_set_is_multiplied():
     head_of(model)  # the model's own logits are tried once, on a few rows
 
     with Allocations() as seen:
-        loss.of(Context(model, batch, None, torch.Generator())).backward()
+        loss.of(Context(model, batch, None, None, torch.Generator())).backward()
 
     assert loss.size == len(data.gold.unique()) < 50
     assert not [shape for shape in seen.shapes if shape and shape[-1] == 50_000 and shape[0]]

@@ -40,6 +40,7 @@ CASES = {
     "lr_moclip": ({**RESTRICTED, **MOCLIP}, {}),
     "lora": (LORA, {}),
     "ewc": (EWC, {}),
+    "kl_to_base": ({"objective": {"name": "kl_to_base", "weight": 0.5}}, {}),
     # One general record a step: one of the two processes has none.
     "replay": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, {}),
     "micro_batches": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, LONG),
@@ -50,13 +51,13 @@ def build(name: str) -> Run:
     point, settings = CASES[name]
     model = make_model()
     data = {"domain": make_records(), "general": make_records(seed=5)}
-    if "objective" in point:
+    if point.get("objective") == RESTRICTED["objective"]:
         sources = {key: make_source(model, records) for key, records in data.items()}
     else:
         sources = {key: TrainingSet(records) for key, records in data.items()}
     fisher = {n: torch.rand_like(p) for n, p in model.named_parameters()}
-    general = sources["general"]
-    return make_run(model, point, sources["domain"], settings, general=general, fisher=fisher)
+    more = {"general": sources["general"], "fisher": fisher, "base": make_model()}
+    return make_run(model, point, sources["domain"], settings, **more)
 
 
 def trained(run: Run, state: RunState | None = None) -> dict:

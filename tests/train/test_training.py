@@ -261,7 +261,7 @@ def test_recomputed_activations_cost_no_bit_and_save_memory(adapter):
         run = make_run(make_model(), adapter, source, settings)
         with Allocations() as seen:
             parts, _ = run.draw()
-            loss = run.loss.of(Context(run.model, *parts[0][:2], run.dice))
+            loss = run.loss.of(Context(run.model, *parts[0][:2], None, run.dice))
         held = seen.live  # by the graph
         loss.backward()
         run.optimizer.step()
