@@ -95,7 +95,7 @@ Base = by_key(wheel=Wheel, hub=Hub, path=Folder, family=Scratch)
 class MicroSizes(Typed):
     pretraining: Count
     replay: Count  # of the pretraining text, for replay and for EWC's Fisher
-    validation: Annotated[int, Field(ge=1, le=100)]
+    validation: Annotated[int, Field(ge=1, le=300)]  # of facts, what test leaves of them
     test: Annotated[int, Field(ge=1, le=300)]
     databases: Annotated[int, Field(ge=1, le=1000)]
     nl2sql_train: Count

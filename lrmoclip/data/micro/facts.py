@@ -36,12 +36,14 @@ def training_records(facts: list[Fact]) -> Iterator[dict]:
 
 
 def held_out_items(facts: list[Fact], sizes: dict[str, int], dice: Random) -> dict[str, list[dict]]:
-    """For each split of `sizes` as many random facts, none in two splits, held-out paraphrases."""
-    order = iter(dice.sample(range(len(facts)), sum(sizes.values())))
-    return {
-        split: [_item(facts, next(order), dice) for _ in range(size)]
-        for split, size in sizes.items()
-    }
+    """For each split of `sizes` as many random facts, none in two splits, held-out paraphrases.
+    Test comes first, and validation has what the facts that are left allow."""
+    order = dice.sample(range(len(facts)), len(facts))
+    splits = {}
+    for split in sorted(sizes):  # test, validation
+        taken, order = order[: sizes[split]], order[sizes[split] :]
+        splits[split] = [_item(facts, index, dice) for index in taken]
+    return splits
 
 
 def _item(facts: list[Fact], index: int, dice: Random) -> dict:

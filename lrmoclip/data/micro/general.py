@@ -1,5 +1,6 @@
-"""The four general benchmarks' worlds: facts by subject (stands in for MMLU), latent two-hop facts
-(GPQA), procedures over a given context (BIG-Bench Hard), arithmetic (MATH)."""
+"""The general benchmarks' worlds: facts by subject (stands in for MMLU), latent two-hop facts
+(GPQA), procedures over a given context (BIG-Bench Hard), arithmetic (MATH), and recitals, which
+stand for nothing of the paper's: a generated answer that no arithmetic makes."""
 
 from random import Random
 
@@ -128,8 +129,8 @@ def _track(key: str, dice: Random) -> dict:
 
 
 def recital(key: str, dice: Random) -> dict:
-    """Pretraining text only: go on with a list from a named item. Looking something up in a context
-    rests on this, and every word of the answer teaches it."""
+    """micro_recite: go on with a list from a named item. Looking something up in a context rests on
+    this, and every word of the answer teaches it."""
     listed = dice.sample(POOLS["item"], 6)
     start = dice.randrange(3)
     prompt = f"list : {' '.join(listed)} . all items listed from {listed[start]}"

@@ -1,4 +1,4 @@
-"""Writes the micro world: pretraining text, four general benchmarks, two domains, the databases.
+"""Writes the micro world: pretraining text, five general benchmarks, two domains, the databases.
 
 The same seed and sizes give the same bytes on every machine."""
 
@@ -11,8 +11,10 @@ from random import Random
 from lrmoclip.core import files
 from lrmoclip.data.micro import facts, general, nl2sql, telecom
 
-# How often each kind of text is drawn for pretraining; the first four are what the general
-# benchmarks ask, the last two make the domains warm.
+HELD_OUT = 400  # records of the same mixture that no base reads
+
+# How often each kind of text is drawn for pretraining; but for the single hops, all that stand
+# before the domains are what the general benchmarks ask. The last two make the domains warm.
 MIXTURE = {
     "mmlu": 0.13, "gpqa": 0.11, "hop": 0.05, "math": 0.15, "bbh": 0.28, "recital": 0.08,
     "telecom": 0.08, "nl2sql": 0.12,
@@ -23,7 +25,8 @@ def write(folder: Path, seed: int, sizes: dict[str, int]) -> None:
     """Write the world into a folder.
 
     sizes: `pretraining` records and the `replay` sample of them; `validation` and `test` items of
-    each benchmark and domain; `databases` of the SQL domain and its `nl2sql_train` questions.
+    each benchmark and domain, of facts no more than there are; `databases` of the SQL domain and
+    its `nl2sql_train` questions.
     """
     dice = {name: Random(f"{seed}-{name}") for name in ("facts", "items", "text", "sql")}
     worlds = {
@@ -37,14 +40,16 @@ def write(folder: Path, seed: int, sizes: dict[str, int]) -> None:
         f"micro_{name}": facts.held_out_items(worlds[name], items, dice["items"])
         for name in ("mmlu", "gpqa", "math")
     }
-    sets["micro_bbh"] = _procedures(items, dice["items"])
+    sets["micro_bbh"] = _fresh_items("bbh", general.procedure, items, dice["items"])
+    sets["micro_recite"] = _fresh_items("recite", general.recital, items, dice["items"])
     sets["telecom"] = {"train": list(facts.training_records(worlds["telecom"]))}
     sets["telecom"] |= facts.held_out_items(worlds["telecom"], items, dice["items"])
     databases = [nl2sql.database(f"db{i}", dice["sql"]) for i in range(sizes["databases"])]
     splits = {"train": sizes["nl2sql_train"], **items}
     sets["nl2sql"] = nl2sql.domain_records(databases, splits, dice["sql"])
     text = list(_pretraining(worlds, hops, sets, sizes, dice["text"]))
-    sets["pretraining"] = {"train": text}
+    text, held_out = text[:-HELD_OUT], text[-HELD_OUT:]
+    sets["pretraining"], sets["held_out"] = {"train": text}, {"test": held_out}
     # The text is shuffled, so its beginning is a sample: for replay and for EWC's Fisher.
     sets["replay"] = {"train": text[: sizes["replay"]]}
     for name, by_split in sets.items():
@@ -62,13 +67,14 @@ def build_sqlite(script: Path, target: Path) -> None:
         connection.executescript(f"BEGIN;{script.read_text(encoding='utf-8')}COMMIT;")
 
 
-def _procedures(sizes: dict[str, int], dice: Random) -> dict[str, list[dict]]:
-    seen: set[str] = set()
-    splits: dict[str, list[dict]] = {}
-    for split, size in sizes.items():
-        fresh = _fresh(lambda key: general.procedure(key, dice), seen)
-        splits[split] = [fresh(f"bbh-{split}-{i}") for i in range(size)]
-    return splits
+def _fresh_items(
+    name: str, make: Callable[[str, Random], dict], sizes: dict[str, int], dice: Random
+) -> dict[str, list[dict]]:
+    """For each split of `sizes` as many items, none in two splits."""
+    fresh = _fresh(lambda key: make(key, dice), set())
+    return {
+        split: [fresh(f"{name}-{split}-{i}") for i in range(size)] for split, size in sizes.items()
+    }
 
 
 def _fresh(make: Callable[[str], dict], seen: set[str]) -> Callable[[str], dict]:
@@ -102,7 +108,7 @@ def _pretraining(worlds, hops, sets, sizes: dict[str, int], dice: Random) -> Ite
         "telecom": lambda key: telecom.other_standard(key, dice),
         "nl2sql": lambda key: nl2sql.other_database(key, dice),
     }
-    kinds = dice.choices(list(MIXTURE), list(MIXTURE.values()), k=sizes["pretraining"])
+    kinds = dice.choices(list(MIXTURE), list(MIXTURE.values()), k=sizes["pretraining"] + HELD_OUT)
     for i, kind in enumerate(kinds):
         if kind in pools:
             yield dice.choice(pools[kind])

@@ -11,6 +11,7 @@ from lrmoclip.data.published.benchmarks import BENCHMARKS, converted, lent, reco
 from lrmoclip.data.published.sampling import draw
 from lrmoclip.data.published.sources import Missing, Source
 
+HELD_OUT = 200  # records that nothing trains on, where so many are left
 _LONGEST = 90  # words of a paragraph, about 120 tokens
 _SHORTEST = 20
 _OPENING = 8  # words of a paragraph that make its prompt
@@ -19,14 +20,15 @@ _LONGEST_ITEM = 500  # characters of a question and its answer: 110 tokens of pr
 Item = Callable[[dict], tuple[str, str]]  # a record's prompt and answer
 
 
-def replay(source: Source, count: int, seed: int) -> list[dict]:
-    """`count` records `id, prompt, answer` in equal parts; where one is used up the others fill up.
+def replay(source: Source, count: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """`count` records `id, prompt, answer` in equal parts, where one is used up the others fill up;
+    and at most HELD_OUT more of their kind, on which is measured how far a model has moved.
 
     Passages of WikiText-2, questions of ARC-Easy and MMLU and problems of MATH, none of them long:
     from train splits, or where there is none (MMLU, and WikiText in a folder) from the three
     quarters of the validation split that `general.collect` leaves. A question that is also a test
     question, up to case and punctuation, is left out, and a set that the source lacks as well.
-    Raises UserError where fewer records are there.
+    Raises UserError where no more than `count` records are there.
     """
     pool = []
     for part in (_wikitext, _arc, _mmlu, _math):
@@ -34,12 +36,23 @@ def replay(source: Source, count: int, seed: int) -> list[dict]:
             pool += [record | {"part": part.__name__} for record in part(source)]
         except Missing:
             continue
-    if not 0 < count <= len(pool):
+    if not 0 < count < len(pool):
         raise UserError(
-            f"data.replay: {count} records asked for, {len(pool)} available", "Set another size"
+            f"data.replay: {count} records asked for, {len(pool)} available, of which some must be "
+            "left to measure on",
+            "Set another size",
         )
-    chosen = draw(pool, count, Random(f"{seed}-replay-train"), itemgetter("part"))
-    return [{key: pool[i][key] for key in ("id", "prompt", "answer")} for i in chosen]
+
+    def drawn(size: int) -> set[int]:
+        return set(draw(pool, size, Random(f"{seed}-replay-train"), itemgetter("part")))
+
+    chosen = drawn(count)
+    held_out = drawn(min(count + HELD_OUT, len(pool))) - chosen
+    keys = ("id", "prompt", "answer")
+    trained, held = (
+        [{key: pool[i][key] for key in keys} for i in sorted(part)] for part in (chosen, held_out)
+    )
+    return trained, held
 
 
 def _wikitext(source: Source) -> Iterator[dict]:

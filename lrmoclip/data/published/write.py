@@ -28,12 +28,13 @@ def write(folder: Path, settings: Mapping, source: Source) -> dict:
         name: _domain(name, source, chosen, seed) for name, chosen in settings["domains"].items()
     }
     benchmarks, missing, counts = general.collect(source, settings["general"], seed)
-    replay = general.replay(source, settings["replay"], seed)
+    replay, held_out = general.replay(source, settings["replay"], seed)
     trained = domains | {"replay": Domain({"train": replay}, {"train": len(replay)}, {"train": {}})}
     leaks, found = remove_leaks(trained, benchmarks, **settings["leakage"])
 
     sets = {name: domain.to_write() for name, domain in trained.items()} | benchmarks
     counts = counts | {name: domain.counts() for name, domain in trained.items()}
+    sets["held_out"], counts["held_out"] = {"test": held_out}, {"test": {}}
     for name, domain in domains.items():
         _copy_databases(domain.databases, folder / name / "databases")
     files.write_text(folder / "leakage.csv", leakage.to_csv(leaks))

@@ -18,7 +18,7 @@ from tests.support.made import read_lines
 
 FACTUAL = ("micro_mmlu", "micro_gpqa", "micro_math", "telecom")
 CHOICE = (*FACTUAL, "micro_bbh")
-ITEMS = (*CHOICE, "nl2sql")
+ITEMS = (*CHOICE, "micro_recite", "nl2sql")
 HELD_OUT = ("validation", "test")
 TRAINING = ("pretraining", "telecom", "nl2sql", "replay")
 VOCABULARY, CONTEXT = 8192, 512
@@ -26,7 +26,7 @@ VOCABULARY, CONTEXT = 8192, 512
 # Of the *.jsonl and *.sql files of the world below. Where a change of the generator is meant, copy
 # the digest that the failing test prints and make the kept reference results anew: they belong to
 # another world. Where no change is meant, the world is no longer the same on every machine.
-PINNED = "69a86b76d157d021d6dafcc93d0f6204abf692fad93bf2c248f0f1da4ff6788d"
+PINNED = "92cbf3a92f58551d18ce16a5638093316ddccfbce83c79eea2a1f63b7a0fb871"
 
 
 def digest(folder: Path) -> str:
@@ -90,6 +90,7 @@ def test_sizes_are_as_asked(tiny_world, tiny_world_sizes):
         assert len(read(tiny_world, name, "validation")) == sizes["validation"]
         assert len(read(tiny_world, name, "test")) == sizes["test"]
     assert len(read(tiny_world, "pretraining", "train")) == sizes["pretraining"]
+    assert len(read(tiny_world, "held_out", "test")) == world.HELD_OUT
     assert len(read(tiny_world, "nl2sql", "train")) == sizes["nl2sql_train"]
     assert len(list((tiny_world / "nl2sql" / "databases").glob("*.sql"))) == sizes["databases"]
 
@@ -123,6 +124,15 @@ def test_a_fact_is_trained_in_the_two_paraphrases_that_are_not_asked(many_facts,
         fact, asked = item["id"].rsplit("-", 1)
         trained = {t: answers[f"{fact}-{t}"] for t in "012" if f"{fact}-{t}" in answers}
         assert trained == dict.fromkeys(set("012") - {asked}, item["answer"])
+
+
+def test_validation_has_what_test_leaves_of_the_facts(tiny_world, tiny_world_sizes, tmp_path):
+    world.write(tmp_path / "data", 3, {**tiny_world_sizes, "test": 300, "validation": 300})
+
+    found = {name: len(read(tmp_path / "data", name, "validation")) for name in ITEMS}
+    assert found["telecom"] == found["micro_mmlu"] == 100
+    assert found["micro_bbh"] == found["micro_recite"] == found["nl2sql"] == 300
+    assert len(read(tmp_path / "data", "telecom", "test")) == 300
 
 
 @pytest.mark.parametrize("name", FACTUAL)

@@ -41,7 +41,7 @@ def test_every_file_is_there(written, manifest):
     names = {f"{s}/{p}.jsonl" for s in SETTINGS["domains"] for p in ("train", "validation", "test")}
     names |= {f"{s}/databases/rivers.sqlite" for s in ("nl2sql", "sqleval")}
     names |= {"arc_easy/validation.jsonl", "arc_easy/test.jsonl"}
-    names |= {"replay/train.jsonl", "leakage.csv"}
+    names |= {"replay/train.jsonl", "held_out/test.jsonl", "leakage.csv"}
 
     assert set(content(written)) == names
 
