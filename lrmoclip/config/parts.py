@@ -241,14 +241,34 @@ class Evaluation(Typed):
     backend: Literal["hf", "vllm"] = "hf"
 
 
+Budget = Annotated[float, Field(ge=0, le=100)]
+
+
 class Tuning(Typed):
-    seed: Seed
+    """docs/tuning.md. settings: of a method's knobs, tried at each rate; a method without knobs is
+    tried at that many more rates between the same ends. seeds: the second one for what is near a
+    choice. budget: points of general skill that a choice may lose; budgets: those of the fronts."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=2)]
     learning_rates: Annotated[list[Lr], Field(min_length=2, max_length=100)]
+    settings: Annotated[int, Field(ge=1, le=100)] = 1
+    budget: Budget = 5.0
+    budgets: list[Budget] = Field(default_factory=lambda: [5.0])
 
     @model_validator(mode="after")
     def _each_once(self):
-        refuse_repeats("learning_rates", self.learning_rates)
+        for name in ("learning_rates", "seeds", "budgets"):
+            refuse_repeats(name, getattr(self, name))
+        if self.budget not in self.budgets:
+            raise ValueError(f"budget: {self.budget} is none of budgets. Add it")
         return self
+
+
+class Study(Typed):
+    """What `snakemake study` runs beyond the tables: run seeds on each base, and methods."""
+
+    seeds: Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=1)]
+    methods: Annotated[list[Name], Field(min_length=1)]
 
 
 class Timing(Typed):

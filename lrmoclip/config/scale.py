@@ -8,10 +8,10 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from lrmoclip.config.parts import (
     CONTEXT,
@@ -26,13 +26,14 @@ from lrmoclip.config.parts import (
     Scratch,
     Stage0,
     Stage1,
+    Study,
     Threads,
     Timing,
     Tuning,
 )
 from lrmoclip.core import files
 from lrmoclip.core.errors import UserError
-from lrmoclip.edge.typed import Count, Name, Text, Typed, read_yaml, refuse_repeats
+from lrmoclip.edge.typed import Count, Name, Text, Typed, fault, read_yaml, refuse_repeats
 from lrmoclip.methods import Method, MethodsFile, Need
 
 # Names become folders and files below results/, beside these.
@@ -40,7 +41,14 @@ TAKEN = {"data", "own", "logs", "figures", "reference", "speed"}
 ScaleName = Annotated[str, Field(pattern=r"^[a-z0-9]+$")]
 BaseName = Annotated[str, Field(pattern=r"^[a-z0-9]+([.-]+[a-z0-9]+)*$", max_length=60)]
 RunSeed = Annotated[int, Field(ge=1, lt=2**31)]
-Rates = dict[tuple[str, str, str], float]
+Key = tuple[str, str, str]  # base, domain, method
+
+
+class Choice(NamedTuple):
+    """What tuning chose of a method: its rate, and the point with the settings of its knobs."""
+
+    lr: float
+    point: Method
 
 
 class Scale(Typed):
@@ -50,7 +58,8 @@ class Scale(Typed):
     nothing was chosen). gpus: of one run, sharded by FSDP2, 0 for a CPU. precision: of forward
     passes (auto: what the device is fast in); weights stay float32. plan: of sets, what is planned
     with before they are there. points: every known method. path: of the user's file. data_dir: of
-    published data.
+    published data. replicates: bases that are another one made anew, from another seed: they have
+    its choices, and run in the study alone.
     """
 
     scale: ScaleName
@@ -78,12 +87,18 @@ class Scale(Typed):
     points: dict[Name, Method] = Field(default_factory=dict)
     path: Path = Field(Path("scale"), strict=False)
     data_dir: Text | None = None
+    replicates: dict[BaseName, BaseName] = Field(default_factory=dict)
+    study: Study | None = None
 
     @model_validator(mode="after")
     def _fits_together(self):
         for name in (self.scale, *self.bases):
             if name in TAKEN:
                 raise ValueError(f"{name!r} names another folder of the results. Choose another")
+        for name, other in self.replicates.items():
+            for base in (name, other):
+                if base not in self.bases or other in self.replicates:
+                    raise ValueError(f"replicates.{name}: {base!r} is no base of its own. Mend it")
         refuse_repeats("methods", self.methods)
         refuse_repeats("seeds", self.seeds)
         for name, domain in self.domains.items():
@@ -106,9 +121,12 @@ class Scale(Typed):
     def domains_to_run(self) -> list[str]:
         return self.chosen_domains or [n for n, found in self.domains.items() if not found.optional]
 
-    def run_settings(self, method: str, lr: float) -> str:
+    @property
+    def bases_to_run(self) -> list[str]:
+        return [name for name in self.bases if name not in self.replicates]
+
+    def run_settings(self, point: Method, lr: float) -> str:
         """Hash of everything in the config that the weights of a run follow from."""
-        point = self.method(method)
         parts = [self.stage1, point.identity, lr, self.precision, self.prompting]
         if Need.STORE in point.needs:
             parts.append(self.stage0)
@@ -133,20 +151,39 @@ class Scale(Typed):
             )
         return table[name]
 
-    def learning_rate(self, base: str, domain: str, method: str) -> float:
-        """The tuned rate; raises UserError where the kept file has none."""
-        if (base, domain, method) not in self._rates:
+    def at_budget(self, method: str, budget: float) -> str:
+        """The name of a method as it was chosen at a budget; its own at that of the tables."""
+        return method if budget == self.tuning.budget else f"{method}_b{budget:g}".replace(".", "p")
+
+    def chosen(self, base: str, domain: str, method: str) -> Choice:
+        """What tuning chose; raises UserError where the kept file has nothing."""
+        base = self.replicates.get(base, base)
+        if (base, domain, method) not in self._choices:
             raise UserError(
                 f"{self.rates_path}: no learning rate for base {base}, domain {domain}, method "
                 f"{method}",
                 "Tune and keep it: .venv/bin/snakemake --cores all tuning keep --config "
                 f"scales={os.path.relpath(self.path)} methods={method}",
             )
-        return self._rates[base, domain, method]
+        lr, settings = self._choices[base, domain, method]
+        try:
+            return Choice(lr, self.method(method).at(settings))
+        except (ValidationError, KeyError, TypeError) as error:
+            said = " ".join(fault(error)) if isinstance(error, ValidationError) else repr(error)
+            raise UserError(
+                f"{self.rates_path}: settings of {base} {domain} {method}: {said}",
+                "Tune it again",
+            ) from None
+
+    def point(self, base: str, domain: str, method: str) -> Method:
+        """The method as tuning chose it, or as methods.yaml has it where nothing was tuned."""
+        base = self.replicates.get(base, base)
+        known = (base, domain, method) in self._choices
+        return self.chosen(base, domain, method).point if known else self.method(method)
 
     @cached_property
-    def _rates(self) -> Rates:
-        return _read_rates(self.rates_path, self.name) if self.rates_path.exists() else {}
+    def _choices(self) -> dict[Key, tuple[float, dict]]:
+        return _read_choices(self.rates_path, self.name) if self.rates_path.exists() else {}
 
     @property
     def rates_path(self) -> Path:
@@ -166,15 +203,38 @@ def load(path: Path) -> Scale:
             raise UserError(f"{path}: no key 'methods_file'", "Name the file of the methods")
         methods_path = path.parent / scale.methods_file
         points = read_yaml(methods_path, MethodsFile).methods
-        scale = scale.model_copy(update={"points": points, "path": path})
+        scale = scale.model_copy(update={"path": path})
+        scale = scale.model_copy(update={"points": _at_budgets(points, scale)})
     for name in scale.methods:
         scale.method(name)
     for name, point in scale.points.items():
-        try:
-            point.objective.narrowed(scale.stage0.model_dump())
-        except ValueError as error:
-            raise UserError(f"{methods_path}: methods.{name}.objective.{error}") from None
+        if scale.tuning.settings > 1 and len(point.tried) not in (1, scale.tuning.settings):
+            raise UserError(
+                f"{methods_path}: methods.{name}.knobs: {len(point.tried)} settings, not the "
+                f"{scale.tuning.settings} of tuning.settings in {path}",
+                "Every method has as many: list two values of two knobs, or more of one",
+            )
+        for settings in point.tried:
+            try:
+                point.at(settings).objective.narrowed(scale.stage0.model_dump())
+            except ValueError as error:
+                raise UserError(f"{methods_path}: methods.{name}.objective.{error}") from None
     return scale
+
+
+def _at_budgets(points: dict[str, Method], scale: Scale) -> dict[str, Method]:
+    """The points and, of each, one at every other budget than that of the tables."""
+    others = [budget for budget in scale.tuning.budgets if budget != scale.tuning.budget]
+    more = {
+        scale.at_budget(name, budget): point.model_copy(
+            update={"label": f"{point.label}, at a loss of {budget:g}", "knobs": {}}
+        )
+        for name, point in points.items()
+        for budget in others
+    }
+    if both := points.keys() & more.keys():
+        raise UserError(f"{scale.path}: {min(both)} is a method's name at a budget", "Rename it")
+    return points | more
 
 
 def resolved(scale: Scale) -> str:
@@ -206,20 +266,23 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_rates(path: Path, scale: str) -> Rates:
-    rates: Rates = {}
+def _read_choices(path: Path, scale: str) -> dict[Key, tuple[float, dict]]:
+    """By base, domain and method the rate and the settings of the knobs, in a file of an earlier
+    version none."""
+    choices: dict[Key, tuple[float, dict]] = {}
     rows = csv.DictReader(files.read_text(path).splitlines())
     for number, row in enumerate(rows, start=2):
         place, again = f"{path}, line {number}", "Restore it or tune again"
         try:
             key, lr = (row["base"], row["domain"], row["method"]), float(row["lr"])
+            settings = dict(json.loads(row.get("settings") or "{}"))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{place}: broken ({error!r})", again) from None
         if row.get("scale", scale) != scale:
             raise UserError(f"{place}: of the scale {row['scale']!r}, not {scale!r}", again)
         if not 0 < lr < 1:
             raise UserError(f"{place}: broken (learning rate {lr})", again)
-        if key in rates:
+        if key in choices:
             raise UserError(f"{place}: a second rate of {' '.join(key)}", "Keep one of them")
-        rates[key] = lr
-    return rates
+        choices[key] = lr, settings
+    return choices

@@ -94,7 +94,7 @@ def groups(bench: Workbench, methods: list[str]) -> list[list[str]]:
     free, kind, _ = memory.free_bytes()
     room = memory.ROOM[kind] * min(sharding.everyone(free))
     first = REFERENCE if REFERENCE in methods else methods[0]
-    once = needed_once(bench.scale.method(name) for name in methods)
+    once = needed_once(bench.point(name) for name in methods)
     found = [[first]]
     for name in [*(name for name in methods if name != first), *once]:
         tries = [*found[-1], name], [first, name]
@@ -109,7 +109,7 @@ def groups(bench: Workbench, methods: list[str]) -> list[list[str]]:
 def group_bytes(bench: Workbench, group: list[str]) -> float:
     """Peak bytes on each device where the runs of a group stand beside one another."""
     shape, scale, gpus = shape_of_checkpoint(bench.checkpoint), bench.scale, sharding.asked()
-    methods = [scale.method(name) for name in group if name not in ONCE]
+    methods = [bench.point(name) for name in group if name not in ONCE]
     kept = [memory.kept_bytes(shape, method) / gpus for method in methods]
     base = 4 * shape.parameters if gpus > 1 and set(group) & set(ONCE) else 0.0
     peaks = [0.0]
@@ -144,4 +144,4 @@ def _contestant(bench: Workbench, name: str) -> Callable[[], object]:
             bench.precision,
         )
     # A step's time does not depend on the rate, so that timing needs no tuned one.
-    return bench.run(name, 1e-4, seed=0, telemetry=False).step
+    return bench.run(bench.point(name), 1e-4, seed=0, telemetry=False).step

@@ -109,9 +109,10 @@ class Evaluator:
         ], items
 
 
-def score(scores: list[dict], benchmark: Benchmark) -> float:
-    """The main metric of a benchmark in percent."""
+def score(scores: list[dict], benchmark: Benchmark, metric: str | None = None) -> float:
+    """A metric of a benchmark, else its main one, in percent."""
+    metric = metric or benchmark.metric
     for row in scores:
-        if (row["benchmark"], row["metric"]) == (benchmark.task, benchmark.metric):
+        if (row["benchmark"], row["metric"]) == (benchmark.task, metric):
             return 100 * row["value"]
-    raise UserError(f"{benchmark.task}: no metric {benchmark.metric} among its scores")
+    raise UserError(f"{benchmark.task}: no metric {metric} among its scores")

@@ -1,10 +1,12 @@
 """A method is a point on axes: objective, optimizer, adapter, penalty, data mix."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from itertools import product
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from lrmoclip.edge.typed import Name, Text, Typed
+from lrmoclip.edge.typed import Name, Text, Typed, fault, refuse_repeats
 from lrmoclip.methods import adapters, objectives, optimizers, penalties
 from lrmoclip.methods.adapters.none import NoAdapter
 from lrmoclip.methods.axes import Adapter, Need, Objective, Optimizer, Penalty, one_of
@@ -16,12 +18,14 @@ __all__ = ["REFERENCE", "Method", "MethodsFile", "Need"]
 
 REFERENCE = "full_ft"  # the point that costs are held against
 TAKEN = ("base", "stage0")  # names of other folders beside a method's
+Setting = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
 
 
 class Method(Typed):
     """A point; an axis that is not named has the default here.
 
-    label: for readers. replay: general records for each domain record, on top of these.
+    label: for readers. replay: general records for each domain record, on top of these. knobs: the
+    settings of its own that are tuned beside the rate, as axis.field, with the values to try.
     """
 
     label: Text
@@ -30,11 +34,41 @@ class Method(Typed):
     adapter: one_of(adapters, Adapter) = NoAdapter()
     penalty: one_of(penalties, Penalty) = NoPenalty()
     replay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    knobs: Annotated[
+        dict[Setting, Annotated[list[Any], Field(min_length=2)]], Field(max_length=2)
+    ] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _knobs_turn(self):
+        for setting, values in self.knobs.items():
+            refuse_repeats(f"knobs.{setting}", values)
+            for value in values:
+                try:
+                    self.at({setting: value})
+                except ValidationError as error:
+                    raise ValueError(f"knobs.{setting}: {' '.join(fault(error))}") from None
+        return self
+
+    def at(self, settings: Mapping[str, Any]) -> "Method":
+        """The point with these settings (axis.field or replay: value). ValidationError for one that
+        it does not have, or a value that is not allowed."""
+        content = self.model_dump(exclude={"knobs"})
+        for setting, value in settings.items():
+            axis, _, field = setting.partition(".")
+            content[axis] = {**content.get(axis, {}), field: value} if field else value
+        return Method.model_validate(content)
+
+    @property
+    def tried(self) -> list[dict[str, Any]]:
+        """The settings of its knobs to try: every combination."""
+        return [
+            dict(zip(self.knobs, values, strict=True)) for values in product(*self.knobs.values())
+        ]
 
     @property
     def identity(self) -> dict:
         """Everything that the weights of a run follow from."""
-        return self.model_dump(mode="json", exclude={"label"})
+        return self.model_dump(mode="json", exclude={"label", "knobs"})
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -32,7 +32,7 @@ class Need(StrEnum):
     FISHER = "fisher"  # of the base on general data
     GENERAL = "general"  # records of general text
     GENERAL_STORE = "general_store"  # the candidate sets of these
-    BASE = "base"  # the frozen base model, run beside the one that is trained
+    BASE = "frozen_base"  # the base model, run beside the one that is trained
 
 
 class Shape(Protocol):

@@ -62,7 +62,7 @@ def load(paths: Iterable[Path], scale: Scale, split: str = "test") -> list[Score
     Raises UserError where a file is missing, broken or of another scale.
     """
     benchmarks = [b for b in scale.general.values() if b.averaged] + [*scale.domains.values()]
-    needed = {(benchmark.task, benchmark.metric) for benchmark in benchmarks}
+    needed = {(b.task, metric) for b in benchmarks for metric in filter(None, (b.metric, b.exact))}
     return [_load(Path(path), scale.name, needed, split) for path in paths]
 
 
@@ -90,10 +90,10 @@ def _reason(run: Scored, scale: Scale, bases: dict[tuple, str]) -> str | None:
         return None
     made = run.record["provenance"]
     try:
-        lr = scale.learning_rate(base, domain, method)
+        lr, point = scale.chosen(base, domain, method)
     except UserError as error:
         return error.message
-    if made["config"] != scale.run_settings(method, lr):
+    if made["config"] != scale.run_settings(point, lr):
         return "it was trained with other settings than the config has now"
     if made["base"] != bases.get(run.key[:3], made["base"]):
         return "it was trained from another base model"

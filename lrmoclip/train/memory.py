@@ -147,7 +147,7 @@ def needed(bench: Workbench, method: str | None) -> float:
     shape, scale = shape_of_checkpoint(bench.checkpoint), bench.scale
     if method is None:
         return stage0_bytes(shape, Rows.of(bench.records, scale.stage0.batch_size), scale)
-    point, gpus = scale.method(method), sharding.asked()
+    point, gpus = bench.point(method), sharding.asked()
     largest = scale.stage0.k_max if Need.STORE in point.needs else 0
     return training_bytes(shape, point, passes_of(bench, point, gpus), scale, largest, gpus)
 

@@ -1,58 +1,155 @@
-"""Learning rates: one sweep of the same grid for every method, on validation splits alone, and the
-choice by domain gain minus general loss, with the choice by domain gain kept beside it."""
+"""Tuning by docs/tuning.md: every method has the same number of trials over its learning rate and
+its own knobs, judged on validation splits alone. A trial is a rate and settings of the knobs."""
 
-from collections.abc import Callable
-from statistics import fmean
+import json
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
+from pydantic import ValidationError
 
+from lrmoclip.config import Scale
 from lrmoclip.core import sharding
-from lrmoclip.core.errors import UserError
-from lrmoclip.evaluate import screening
+from lrmoclip.evaluate import screening, skill
 from lrmoclip.evaluate.harness import Evaluator, score
+from lrmoclip.methods import Method
 from lrmoclip.models import checkpoints
+from lrmoclip.train import choosing
+from lrmoclip.train.departure import departure
 from lrmoclip.train.run import Diverged, train
 from lrmoclip.train.workbench import Workbench
 
-KIND, RATES = "tuning", "learning rates"  # of artefacts
-SWEEPS, PROVENANCE = "tuning.csv", "tuning_provenance.json"  # beside a file of rates
-KEYS = ["scale", "base", "domain", "method"]
-SWEEP = [*KEYS, "domain_gain", "general_loss", "lr"]
+KIND = "tuning"  # of artefacts
+MEASURES = ["domain_gain", "exact_gain", "general_loss", "kl_general", "kl_domain", "nll_general"]
+MEASURES += ["drift"]
+
+
+class Trial(NamedTuple):
+    lr: float
+    settings: dict[str, Any]
+
+
+def grid(scale: Scale, method: str) -> list[Trial]:
+    """The trials that every method begins with: as many for each."""
+    rates, settings = scale.tuning.learning_rates, scale.method(method).tried
+    if scale.tuning.settings == 1:
+        settings = [{}]
+    elif len(settings) == 1:
+        finer = len(rates) * scale.tuning.settings
+        rates = [float(f"{lr:.3g}") for lr in np.geomspace(min(rates), max(rates), finer)]
+    return [Trial(lr, chosen) for lr, chosen in product(rates, settings)]
 
 
 def sweep(bench: Workbench, method: str) -> list[dict]:
-    """Train `method` at every rate of the grid and score it; a row a rate, in points.
+    """A row a run of `method`: the grid, what lies beyond an edge that a choice stands on, and a
+    second seed of what is near a choice. Measures as in `Judge`, empty where training diverged, and
+    `reason` then says so.
 
-    domain_gain and general_loss are against the base model; both are empty for a rate at which
-    training diverges. As one of several processes of a torchrun, train one shard of each run; rank
-    0 scores, and the rows of the others are empty.
+    As one of several processes of a torchrun, train one shard of each run; rank 0 scores, and the
+    rows of the others have no measures.
     """
-    scale, lead = bench.scale, sharding.place()[0] == 0
-    gained = _judge(bench) if lead else None
-    rows = []
-    for lr in scale.tuning.learning_rates:
-        row = dict(zip(KEYS, (scale.name, bench.base, bench.domain, method), strict=True))
-        row |= {"domain_gain": None, "general_loss": None}
-        run = bench.run(method, lr, scale.tuning.seed, telemetry=False)
-        try:
-            train(run)
-        except Diverged:
-            run = None
-        if run:
-            model = run.merged()
-            run = None  # its moments make room for what scoring needs
-            if gained:
-                row |= gained(model.eval().to(checkpoints.best_device()))
-        sharding.everyone(None)  # they wait here until rank 0 has scored
-        rows.append({**row, "lr": lr})
+    scale, rows = bench.scale, []
+    judged = _judge(bench) if sharding.place()[0] == 0 else None
+    first, *second = scale.tuning.seeds
+
+    def try_all(trials: Iterator[Trial], seed: int) -> None:
+        for trial in trials:
+            rows.append(_tried(bench, method, trial, seed, judged))
+
+    try_all(iter(grid(scale, method)), first)
+    try_all(beyond(_known(rows), scale, method), first)
+    for seed in second:
+        try_all(near(_known(rows), scale), seed)
     return rows
 
 
-def _judge(bench: Workbench) -> Callable[..., dict]:
-    """A function of a model: its domain_gain and general_loss on validation splits.
+def _known(rows: list[dict]) -> list[dict]:
+    """The rows of rank 0, which alone have measures."""
+    return sharding.everyone(rows)[0]
 
-    general_loss is over the benchmarks with validation data on which the base is above chance, or
-    over all where it is on none.
+
+def _tried(
+    bench: Workbench, method: str, trial: Trial, seed: int, judged: Callable[..., dict] | None
+) -> dict:
+    row = {"scale": bench.scale.name, "base": bench.base, "domain": bench.domain, "method": method}
+    row |= {"lr": trial.lr, "settings": json.dumps(trial.settings, sort_keys=True), "seed": seed}
+    row |= dict.fromkeys(MEASURES) | {"reason": ""}
+    point = bench.scale.method(method).at(trial.settings)
+    run = bench.run(point, trial.lr, seed, telemetry=False)
+    try:
+        train(run)
+    except Diverged as diverged:
+        run, row["reason"] = None, diverged.message
+    if run:
+        model = run.merged()
+        run = None  # its moments make room for what scoring needs
+        if judged:
+            row |= judged(model.eval().to(checkpoints.best_device()))
+    sharding.everyone(None)  # they wait here until rank 0 has scored
+    return row
+
+
+def beyond(rows: list[dict], scale: Scale, method: str) -> Iterator[Trial]:
+    """What lies one step outside the range of what was tried, where a choice at a budget has its
+    rate, or a knob of three values or more, on the edge of it."""
+    point, rates = scale.method(method), sorted({row["lr"] for row in rows})
+    seen = {(row["lr"], row["settings"]) for row in rows}
+    for best in choosing.choices(rows, scale.tuning.budgets):
+        settings = json.loads(best["settings"])
+        for trial in _around(best["lr"], settings, rates, point):
+            key = (trial.lr, json.dumps(trial.settings, sort_keys=True))
+            if key not in seen and _is_allowed(point, trial, scale):
+                seen.add(key)
+                yield trial
+
+
+def _around(lr: float, settings: dict, rates: list[float], point: Method) -> Iterator[Trial]:
+    place = rates.index(lr)
+    if (next_lr := _next(rates, lr)) is not None:
+        yield Trial(next_lr, settings)
+    for knob, value in settings.items():
+        outside = _next(sorted(point.knobs[knob]), value) if len(point.knobs[knob]) > 2 else None
+        if outside is not None:
+            for nearby in rates[max(0, place - 1) : place + 2]:
+                yield Trial(nearby, settings | {knob: outside})
+
+
+def _next(values: list[float], value: float) -> float | None:
+    """The next value of a range that ends at `value`, at the ratio of its last two; None within."""
+    for last, inner in ((values[0], values[1]), (values[-1], values[-2])):
+        if value == last:
+            found = float(f"{last * last / inner:.3g}")
+            return round(found) if isinstance(last, int) else found
+    return None
+
+
+def _is_allowed(point: Method, trial: Trial, scale: Scale) -> bool:
+    try:
+        point.at(trial.settings).objective.narrowed(scale.stage0.model_dump())
+    except (ValidationError, ValueError):
+        return False
+    return 0 < trial.lr < 1
+
+
+def near(rows: list[dict], scale: Scale) -> Iterator[Trial]:
+    """The trials that a choice at a budget was made among: those with the most gain that lie within
+    it or SLACK points above."""
+    found = {
+        (row["lr"], row["settings"])
+        for budget in scale.tuning.budgets
+        for row in choosing.contenders(rows, budget)
+    }
+    for lr, settings in sorted(found):
+        yield Trial(lr, json.loads(settings))
+
+
+def _judge(bench: Workbench) -> Callable[..., dict]:
+    """A function of a model: what it gained and lost against the base, on validation splits.
+
+    domain_gain, exact_gain (by greedy answers) and general_loss (`evaluate.skill`) in points,
+    general_loss over the benchmarks with validation data on which the base is above chance, or over
+    all where it is on none; and, but for a sharded run, `departure`.
     """
     scale, domain, data = bench.scale, bench.scale.domain(bench.domain), bench.data_folder
     general = {r: b for r, b in scale.general.items() if b.averaged}
@@ -61,56 +158,26 @@ def _judge(bench: Workbench) -> Callable[..., dict]:
     # A device may have no room for a base that stays beside a sharded run.
     alone = sharding.place()[1] == 1
     base = bench.model if alone else checkpoints.load_model(bench.base_folder)
-    found, _ = evaluator(base, bench.tokenizer)
-    above = screening.worth_scoring(general, screening.screen(found, general, data.about))
+    before, _ = evaluator(base, bench.tokenizer)
+    screened = screening.screen(before, general, data.about)
+    chances = {role: found.get("chance", 0.0) for role, found in screened.items()}
+    above = screening.worth_scoring(general, screened)
     if above and above != general:
         general = above
         evaluator = Evaluator.of(scale, [*general.values(), domain], data, "validation")
 
-    def points(found: list[dict]) -> tuple[float, float]:
-        return score(found, domain), fmean(score(found, b) for b in general.values())
-
-    domain_before, general_before = points(found)
-
-    def gained(model) -> dict:
-        found, _ = evaluator(model, bench.tokenizer)
-        domain_after, general_after = points(found)
-        return {
-            "domain_gain": round(domain_after - domain_before, 2),
-            "general_loss": round(general_before - general_after, 2),
+    def judged(model) -> dict:
+        after, _ = evaluator(model, bench.tokenizer)
+        found = {
+            "domain_gain": score(after, domain) - score(before, domain),
+            "general_loss": skill.lost(before, after, general, chances),
         }
+        if domain.exact:
+            found["exact_gain"] = score(after, domain, domain.exact) - score(
+                before, domain, domain.exact
+            )
+        if alone:
+            found |= departure(bench, model)
+        return {name: round(value, 6) for name, value in found.items()}
 
-    return gained
-
-
-def replaced(kept: pd.DataFrame, fresh: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `kept`, those of the methods in `fresh` (by base and domain) replaced by its
-    rows, at the end."""
-    new = set(fresh[KEYS].itertuples(index=False, name=None))
-    stays = [key not in new for key in kept[KEYS].itertuples(index=False, name=None)]
-    return pd.concat([kept[stays], fresh], ignore_index=True)
-
-
-def choose(swept: pd.DataFrame) -> pd.DataFrame:
-    """One row a base, domain and method: `lr`, the best of gain minus loss (the lower rate of
-    equals), whether it lies inside the grid, and the same for the choice by domain gain alone."""
-    rows = []
-    for keys, group in swept.groupby(KEYS, sort=False):
-        group = group.sort_values("lr").reset_index(drop=True)
-        net = group["domain_gain"] - group["general_loss"]
-        if net.isna().all():
-            raise UserError(f"{'/'.join(keys)}: diverged at every rate", "Add lower rates")
-        best, greedy = group.loc[net.idxmax()], group.loc[group["domain_gain"].idxmax()]
-        rows.append(
-            dict(zip(KEYS, keys, strict=True))
-            | {
-                "lr": best["lr"],
-                "domain_gain": best["domain_gain"],
-                "general_loss": best["general_loss"],
-                "interior": group["lr"].min() < best["lr"] < group["lr"].max(),
-                "lr_by_domain": greedy["lr"],
-                "domain_gain_by_domain": greedy["domain_gain"],
-                "general_loss_by_domain": greedy["general_loss"],
-            }
-        )
-    return pd.DataFrame(rows)
+    return judged

@@ -20,6 +20,7 @@ from lrmoclip.train.fisher import KIND as FISHER
 from lrmoclip.train.run import Run, TrainingSet, start
 
 REPLAY = "replay"  # the data set of general text
+HELD_OUT = "held_out"  # and that of more of its kind, which nothing trains on
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,9 @@ class Workbench:
     general_store: Path | None = None
     fisher: Path | None = None
 
-    def run(self, method: str, lr: float, seed: int, telemetry: bool = True) -> Run:
-        """A fresh run of `method` from the base model. Raises UserError for a file that is missing
+    def run(self, point: Method, lr: float, seed: int, telemetry: bool = True) -> Run:
+        """A fresh run of a method from the base model. Raises UserError for a file that is missing
         or belongs to another base, tokenizer or data."""
-        point = self.scale.method(method)
         general = fisher = None
         if Need.GENERAL in point.needs:
             general = self._training_set(point, self.general, Need.GENERAL_STORE)
@@ -64,12 +64,16 @@ class Workbench:
         narrower = point.objective.narrowed(store.manifest["settings"])
         return TrainingSet(data, store.narrow(**narrower) if narrower else store)
 
-    def bound(self, method: str, lr: float, seed: int) -> dict:
+    def bound(self, point: Method, lr: float, seed: int) -> dict:
         """Everything that the weights of a run follow from, as hashes and numbers."""
         known = {**self.identity, "data": self.data_hash(self.domain), "seed": seed}
-        if {Need.GENERAL, Need.FISHER} & self.scale.method(method).needs:
+        if {Need.GENERAL, Need.FISHER} & point.needs:
             known["general"] = self.data_hash(REPLAY)
-        return {"config": self.scale.run_settings(method, lr), **known}
+        return {"config": self.scale.run_settings(point, lr), **known}
+
+    def point(self, method: str) -> Method:
+        """As `Scale.point`, here."""
+        return self.scale.point(self.base, self.domain, method)
 
     def check(self, method: str) -> None:
         """Refuse an unknown base, domain or method and a base of another config, before any work.
@@ -127,9 +131,19 @@ class Workbench:
     def general(self) -> Encoded:
         return self._encoded(REPLAY)
 
-    def _encoded(self, data: str) -> Encoded:
-        path = self.data_folder.file(records.split_of(data, "train"))
-        read = records.read(path, repeats=data == REPLAY)
+    @cached_property
+    def held_out(self) -> Encoded:
+        """General text that nothing trains on."""
+        return self._encoded(HELD_OUT, "test")
+
+    @cached_property
+    def validation(self) -> Encoded:
+        """The domain's validation records, no more than there is held-out text."""
+        return self._encoded(self.domain, "validation", most=len(self.held_out))
+
+    def _encoded(self, data: str, split: str = "train", most: int | None = None) -> Encoded:
+        path = self.data_folder.file(records.split_of(data, split))
+        read = records.read(path, repeats=data in (REPLAY, HELD_OUT))[:most]
         try:
             chat = self.scale.prompting.chat_template
             return encode(read, self.tokenizer, chat, self.context)

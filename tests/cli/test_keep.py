@@ -11,13 +11,13 @@ from lrmoclip.core.errors import UserError
 from tests.conftest import TINY
 from tests.support.made import run
 
-HEAD = "scale,base,domain,method,lr,domain_gain,general_loss"
+HEAD = "scale,base,domain,method,lr,settings,seed,domain_gain,general_loss"
 
 
 def sweep(folder: Path, method: str, best: float, scale: str = "tiny") -> Path:
     """A sweep of three rates, made by hand, of which `best` gains most."""
     rows = [
-        f"{scale},qwen3-s0,telecom,{method},{lr},{20 if lr == best else 5},1"
+        f"{scale},qwen3-s0,telecom,{method},{lr},{{}},0,{20 if lr == best else 5},1"
         for lr in (0.001, 0.002, 0.003)
     ]
     path = folder / f"{method}.csv"
@@ -32,7 +32,7 @@ def tuned(tmp_path):
     def make(**rates: float) -> Path:
         sweeps = [sweep(tmp_path, method, lr) for method, lr in rates.items()]
         out = tmp_path / "results" / "learning_rates.csv"
-        assert run("learning-rates", sweeps=sweeps, out=out) == 0
+        assert run("learning-rates", config=TINY, sweeps=sweeps, out=out) == 0
         return out
 
     return make
@@ -51,9 +51,9 @@ def test_rates_of_these_methods_are_replaced_and_others_stay(config, tuned, caps
     assert run("keep", configs=config, rates=tuned(full_ft=0.002, lora=0.003)) == 0
 
     scale = load(config)
-    assert scale.learning_rate("qwen3-s0", "telecom", "full_ft") == 0.002
-    assert scale.learning_rate("qwen3-s0", "telecom", "lora") == 0.003
-    assert scale.learning_rate("qwen3-s0", "nl2sql", "full_ft") == 0.4
+    assert scale.chosen("qwen3-s0", "telecom", "full_ft").lr == 0.002
+    assert scale.chosen("qwen3-s0", "telecom", "lora").lr == 0.003
+    assert scale.chosen("qwen3-s0", "nl2sql", "full_ft").lr == 0.4
     assert capsys.readouterr().out.startswith("2 of 3 rates replaced in ")
 
 
@@ -83,7 +83,7 @@ def test_the_first_rates_of_a_scale_make_its_file(edit, tuned):
 
     run("keep", configs=config, rates=tuned(full_ft=0.002))
 
-    assert load(config).learning_rate("qwen3-s0", "telecom", "full_ft") == 0.002
+    assert load(config).chosen("qwen3-s0", "telecom", "full_ft").lr == 0.002
     assert config.with_name("own_tuning.csv").exists()
 
 
@@ -112,6 +112,6 @@ def test_what_is_no_file_of_rates_is_refused(config, tuned):
 
 def test_a_missing_rate_names_the_command_that_makes_it(config):
     with pytest.raises(UserError) as raised:
-        load(config).learning_rate("qwen3-s0", "telecom", "ewc")
+        load(config).chosen("qwen3-s0", "telecom", "ewc")
     assert "snakemake --cores all tuning keep --config scales=" in str(raised.value)
     assert "tiny.yaml methods=ewc" in str(raised.value)

@@ -81,7 +81,7 @@ def given(tmp_path_factory, tiny_data) -> dict:
     data = folder / "data"
     for name, split, count in (
         ("telecom", "train", 24), ("replay", "train", 4), ("telecom", "test", 2),
-        ("micro_mmlu", "test", 2),
+        ("micro_mmlu", "test", 2), ("held_out", "test", 2), ("telecom", "validation", 2),
     ):  # fmt: skip
         records = read_lines(tiny_data / name / f"{split}.jsonl")[:count]
         files.write_jsonl(data / name / f"{split}.jsonl", records)

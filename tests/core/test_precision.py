@@ -113,7 +113,7 @@ def test_a_scales_precision_reaches_its_runs(edit, tiny_base, tiny_data, changes
     bench = Workbench(scale, "qwen3-s0", "telecom", tiny_base, tiny_data)
     expected = changes.get("precision", "float32")
 
-    assert bench.run("full_ft", 1e-3, seed=1).precision == expected
+    assert bench.run(bench.point("full_ft"), 1e-3, seed=1).precision == expected
 
 
 def test_an_unknown_precision_is_refused():

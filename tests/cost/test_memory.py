@@ -165,9 +165,10 @@ def test_memory_falls_with_gpus_and_checkpointing_and_grows_with_context(
 
 def bench_of(scale: str, checkpoint: Path, length: int = 12) -> SimpleNamespace:
     data = records(64, 20, length, 0.25)
+    found = load(CONFIGS / f"{scale}.yaml")
     return SimpleNamespace(
-        scale=load(CONFIGS / f"{scale}.yaml"), base="a-base", domain="telecom", records=data,
-        general=data, checkpoint=checkpoint,
+        scale=found, base="a-base", domain="telecom", records=data, general=data,
+        checkpoint=checkpoint, point=found.method,
     )  # fmt: skip
 
 

@@ -26,9 +26,10 @@ def test_every_contestant_is_called_in_every_round_and_none_always_first():
 
 def bench_of(scale: str, checkpoint: Path) -> SimpleNamespace:
     data = records(64, 20, 12, 0.25)
+    found = load(CONFIGS / f"{scale}.yaml")
     return SimpleNamespace(
-        scale=load(CONFIGS / f"{scale}.yaml"), base="b", domain="telecom", records=data,
-        general=data, checkpoint=checkpoint,
+        scale=found, base="b", domain="telecom", records=data, general=data,
+        checkpoint=checkpoint, point=found.method,
     )  # fmt: skip
 
 

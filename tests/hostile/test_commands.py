@@ -89,7 +89,8 @@ READERS = [
 @pytest.mark.parametrize(("command", "option"), READERS, ids=["-".join(r) for r in READERS])
 def test_a_wrong_file_is_named(given, study, refused, tmp_path, out, command, option, wrong):
     path = wrong(tmp_path / "wrong.csv")
-    options = {option: path} | ({"configs": given["config"]} if command == "figure" else {})
+    config = {"figure": "configs", "learning-rates": "config"}
+    options = {option: path} | ({config[command]: given["config"]} if command in config else {})
 
     line = refused(command, **options, out=out / "made.csv")
 

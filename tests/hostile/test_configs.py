@@ -226,4 +226,4 @@ def test_hostile_learning_rates_are_refused(edit, tmp_path, text, words):
     scale = config.load(edit(TINY, {"learning_rates": "rates.csv"}))
 
     with pytest.raises(UserError, match=words):
-        scale.learning_rate("b", "d", "m")
+        scale.chosen("b", "d", "m")

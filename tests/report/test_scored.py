@@ -34,7 +34,7 @@ def study(tmp_path, scale) -> list[Path]:
 
 def as_the_config_has_it(path: Path, scale: Scale, **changes) -> None:
     method = path.parts[-3]
-    made = {"config": scale.run_settings(method, 0.001), "base": BASE}
+    made = {"config": scale.run_settings(scale.method(method), 0.001), "base": BASE}
     reseal(path.with_name("run.json"), provenance=made | changes)
 
 

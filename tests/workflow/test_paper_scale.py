@@ -76,7 +76,7 @@ def test_every_run_has_a_learning_rate_that_says_it_is_untuned(paper):
     grid = paper.tuning.learning_rates
     for base, domain in itertools.product(paper.bases, paper.domains):
         for method in paper.methods:
-            rate = paper.learning_rate(base, domain, method)
+            rate = paper.chosen(base, domain, method).lr
             assert rate in grid or method == "lora"
     rows = paper.rates_path.read_text().splitlines()[1:]
     assert rows and all(row.endswith(",untuned starting value") for row in rows)

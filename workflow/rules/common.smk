@@ -76,8 +76,15 @@ def settings(*keys):
 
 
 def point(wildcards):
-    """A rule's parameter that reruns it when the method's point changes."""
-    return configs.fingerprint(scale_of(wildcards).method(wildcards.method).identity)
+    """A rule's parameter that reruns it when the method's point changes, as it was chosen."""
+    found = scale_of(wildcards).point(wildcards.base, wildcards.domain, wildcards.method)
+    return configs.fingerprint(found.identity)
+
+
+def knobs(wildcards):
+    """A rule's parameter that reruns it when what is tried of the method changes."""
+    found = scale_of(wildcards).method(wildcards.method)
+    return configs.fingerprint([found.identity, found.tried])
 
 
 def scoring(wildcards):
@@ -91,6 +98,6 @@ def learning_rate(wildcards):
     """The tuned rate; without one, nothing runs."""
     scale = scale_of(wildcards)
     try:
-        return scale.learning_rate(wildcards.base, wildcards.domain, wildcards.method)
+        return scale.chosen(wildcards.base, wildcards.domain, wildcards.method).lr
     except UserError as error:
         sys.exit(f"error: {error}")

@@ -52,7 +52,7 @@ def files_of_runs(scale):
     """What the tables of a scale are made from, by kind."""
     root = f"results/{scale.name}"
     found = {"base": [], "scored": [], "timed": []}
-    for base, domain in [(b, d) for b in scale.bases for d in scale.domains_to_run]:
+    for base, domain in [(b, d) for b in scale.bases_to_run for d in scale.domains_to_run]:
         found["base"].append(f"{root}/{base}/{domain}/base/seed0/metrics.json")
         for method in scale.methods:
             place = dict(base=base, domain=domain, method=method)

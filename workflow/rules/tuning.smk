@@ -21,7 +21,7 @@ rule tune:
     params:
         config=chosen,
         depends=settings("stage1", "tuning", "evaluation", "general", *COMPUTED),
-        point=point,
+        point=knobs,
         options=as_options,
     shell:
         "python -m lrmoclip tune --config {params.config:q} --base {wildcards.base:q}"
@@ -34,7 +34,7 @@ rule learning_rates:
     input:
         lambda w: expand(
             "results/{{scale}}/{base}/{domain}/{method}/tuning.csv",
-            base=scale_of(w).bases,
+            base=scale_of(w).bases_to_run,
             domain=scale_of(w).domains_to_run,
             method=scale_of(w).methods,
         ),
@@ -46,8 +46,11 @@ rule learning_rates:
         "results/{scale}/logs/learning_rates.log",
     conda:
         "../../envs/conda.yaml"
+    params:
+        config=chosen,
+        depends=settings("tuning"),
     shell:
-        "python -m lrmoclip learning-rates --sweeps {input:q} --out {output.rates:q} 2> {log:q}"
+        "python -m lrmoclip learning-rates --config {params.config:q} --sweeps {input:q} --out {output.rates:q} 2> {log:q}"
 
 
 rule tuning:

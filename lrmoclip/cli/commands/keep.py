@@ -23,7 +23,7 @@ def keep(scale: Scale, rates: Path) -> None:
     """Replace the kept rates, and their sweeps, of the methods in a file of rates; others stay."""
     from lrmoclip.core import artefacts, files
     from lrmoclip.report.tables import read
-    from lrmoclip.train.tuning import KEYS, PROVENANCE, RATES, SWEEPS, replaced
+    from lrmoclip.train.choosing import KEYS, PROVENANCE, RATES, SWEEPS, replaced
 
     about = files.read_sealed(rates.with_name(PROVENANCE), RATES)
     fresh = read(rates, KEYS).assign(commit=about["commit"])
@@ -42,7 +42,7 @@ def _kept(path: Path, scale: Scale):
     import pandas as pd
 
     from lrmoclip.report.tables import read
-    from lrmoclip.train.tuning import KEYS
+    from lrmoclip.train.choosing import KEYS
 
     if not path.exists():
         return pd.DataFrame(columns=KEYS)

@@ -49,7 +49,7 @@ def tables(scale: Scale, results: Path, out: Path, data: list[Path] | None = Non
     seeds = Counter(each.key for each in runs)
     costs, savings, said = [], {}, []
     for each in (each for each in runs if each.method != "base"):
-        point, timed = scale.method(each.method), times.get(each.key[1:3], {"step_s": {}})
+        point, timed = scale.point(*each.key[1:]), times.get(each.key[1:3], {"step_s": {}})
         if each.method not in timed["step_s"]:
             raise UserError(
                 f"{each.path.parent}: no timings of {each.method} (base {each.key[1]}, domain "

@@ -59,14 +59,15 @@ def _train(bench, method: str, seed: int, out: Path, draft) -> None:
     from lrmoclip.core.holding import partial_of
     from lrmoclip.models import checkpoints
     from lrmoclip.report.kinds import RUN, RUN_FILE
+    from lrmoclip.train.departure import departure
     from lrmoclip.train.probes import ProbeBatch
     from lrmoclip.train.run import train as take_steps
     from lrmoclip.train.run_state import RunState
     from lrmoclip.train.summary import run_summary
 
     start, scale = time.perf_counter(), bench.scale
-    lr = scale.learning_rate(bench.base, bench.domain, method)
-    bound = bench.bound(method, lr, seed)
+    lr, point = scale.chosen(bench.base, bench.domain, method)
+    bound = bench.bound(point, lr, seed)
     made = provenance.stamp(**bound)
     if any(sharding.everyone(draft is not None and _is_there(out, made))):
         if draft is not None:
@@ -74,12 +75,14 @@ def _train(bench, method: str, seed: int, out: Path, draft) -> None:
             print(f"{out}: there already, of the same inputs and this version")
         return
     state = RunState(partial_of(out) / "state", bound, scale.stage1.checkpoint_steps)
-    run = bench.run(method, lr, seed)
+    run = bench.run(point, lr, seed)
     log = take_steps(run, ProbeBatch(scale.stage1.probe_records), state)
     model = run.merged()
     if draft is None:
         return
     summary = run_summary(log, run)
+    if run.ranks == 1:  # a device may have no room for the base beside a sharded run
+        summary |= departure(bench, model)
     for message in summary["warnings"]:
         warnings.warn(f"{bench.domain}, {method}, seed {seed}: {message}", stacklevel=1)
     folder = draft.path / "model"

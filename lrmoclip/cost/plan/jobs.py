@@ -143,10 +143,10 @@ class Jobs:
         return Job((self.scale.timing.rounds + 2) * sum(seconds), needed)
 
     def tune(self, domain: str, method: str) -> Job:
-        """Every learning rate of the grid, and the base, on validation splits."""
+        """Every trial of the grid, and the base, on validation splits."""
         run, scored = self.train(domain, method), self.evaluate(domain, method, "validation")
-        rates = len(self.scale.tuning.learning_rates)
-        seconds = rates * run.seconds + (rates + 1) * scored.seconds
+        trials = len(self.scale.tuning.learning_rates) * self.scale.tuning.settings
+        seconds = trials * run.seconds + (trials + 1) * scored.seconds
         return Job(seconds, max(run.memory, scored.memory))
 
     def step_seconds(self, domain: str, method: str) -> float:

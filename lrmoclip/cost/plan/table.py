@@ -51,7 +51,7 @@ def plan(work: Workload, devices: Mapping[str, Device]) -> pd.DataFrame:
     rows = [
         {"scale": scale.name, "base": base, "device": name} | _row(jobs, *kind)
         for name, device in devices.items()
-        for base in scale.bases
+        for base in scale.bases_to_run
         for jobs in [Jobs(work, scale, base, device)]
         for kind in _kinds(scale)
     ]

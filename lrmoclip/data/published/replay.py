@@ -11,7 +11,7 @@ from lrmoclip.data.published.benchmarks import BENCHMARKS, converted, lent, reco
 from lrmoclip.data.published.sampling import draw
 from lrmoclip.data.published.sources import Missing, Source
 
-HELD_OUT = 200  # records that nothing trains on, where so many are left
+HELD_OUT = 64  # records that nothing trains on, where so many are left
 _LONGEST = 90  # words of a paragraph, about 120 tokens
 _SHORTEST = 20
 _OPENING = 8  # words of a paragraph that make its prompt
