@@ -132,7 +132,7 @@ def over_bases(outcomes: Sequence[np.ndarray], level: float = 0.95) -> Estimate:
 
     With few bases df is itself uncertain. At B = 3 the intervals of 95 % hold about that (the tests
     simulate it), but a one-sided test at 0.4 % errs up to three times as often as it says if bases
-    differ by much more than seeds and items explain.
+    differ by much more than seeds and items explain; `verdicts.check_machinery` measures it.
 
     S = 1: seeds count within bases. B = 1: the rule of `mean_interval`; what another base would
     give is then unknown, not included, and `other_bases` is False. A benchmark of one item: the

@@ -1,5 +1,5 @@
 """Intervals over bases, seeds and items, against an analysis of variance by statsmodels, closed
-forms of simpler designs, and a simulation."""
+forms of simpler designs, and simulated binary outcomes."""
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrmoclip.report.statistics import mean_interval, over_bases, prediction_half_width
+from lrmoclip.report.verdicts import Assumed, simulate_differences
+
+
+def differences(rng, experiments, bases=3, **assumed):
+    """[(experiments, B, 2, 300)]: paired differences of binary outcomes around 3 points."""
+    shape, assumed = (bases, 2, 300), Assumed(**assumed)
+    return [simulate_differences(rng, experiments, shape, size=3.0, assumed=assumed)]
 
 
 def nested(rng, bases=3, seeds=2, items=(5, 8), leading=()):
@@ -132,10 +139,44 @@ def test_nothing_that_varies_is_no_error_and_one_item_an_unknown_one():
     assert np.isnan(prediction_half_width([np.ones((3, 2, 1))]))
 
 
+VARIED = [
+    {"base_sd": 0.0, "seed_sd": 0.0, "items": 0.0, "base_items": 0.0},
+    {},
+    {"base_sd": 2.0},
+    {"base_sd": 5.0},
+    {"base_sd": 5.0, "items": 0.7},
+    {"base_sd": 3.0, "seed_sd": 5.0, "items": 0.0},
+    {"seed_sd": 4.0},
+    {"base_items": 0.6},
+    {"flips": 0.05, "items": 0.7},
+]
+
+
+# Where nothing but the noise of an item varies they are widest: three bases do not show that.
+@pytest.mark.parametrize("varied", VARIED, ids=str)
+def test_intervals_over_bases_cover_the_truth_about_95_percent_of_the_time(varied):
+    found = over_bases(differences(np.random.default_rng(7), 1_500, **varied))
+    assert 0.92 <= np.mean(np.abs(found.mean - 3.0) <= found.half_width) <= 0.99
+
+
+@pytest.mark.parametrize("varied", VARIED, ids=str)
+def test_a_new_base_falls_where_predicted_about_95_percent_of_the_time(varied):
+    (all_bases,) = differences(np.random.default_rng(8), 1_500, bases=4, **varied)
+    seen, new = all_bases[:, :3], all_bases[:, 3].mean(axis=(1, 2))
+    distance = np.abs(over_bases([seen]).mean - new)
+    assert 0.92 <= np.mean(distance <= prediction_half_width([seen])) <= 0.99
+
+
 def test_bases_that_move_several_benchmarks_together_are_covered():
     rng = np.random.default_rng(9)
     found = over_bases(nested(rng, items=(30, 60, 200), leading=(2_000,)))
     assert 0.92 <= np.mean(np.abs(found.mean) <= found.half_width) <= 0.985
+
+
+def test_the_error_is_that_of_repeated_experiments():
+    # Bases that differ: nothing is cut off at zero, and the estimate of variance has no bias.
+    found = over_bases(differences(np.random.default_rng(3), 3_000, base_sd=8.0, flips=0.5))
+    assert np.mean(found.standard_error**2) == pytest.approx(np.var(found.mean), rel=0.08)
 
 
 @given(st.integers(0, 10**6), st.floats(-50, 50), st.floats(0.01, 100))
