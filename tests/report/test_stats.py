@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lrmoclip.report.statistics import mean_interval
+from lrmoclip.report.statistics import mean_interval, over_bases
 
 
 def simulate(rng, seeds=4, items=60, seed_sd=0.05, item_sd=0.4, noise_sd=0.2, benchmarks=1):
@@ -143,3 +143,10 @@ def test_the_pigeonhole_bootstrap_gives_the_same_standard_error(benchmarks):
 def test_outcomes_that_make_no_sense_are_refused(outcomes):
     with pytest.raises(ValueError, match="outcomes"):
         mean_interval(outcomes)
+
+
+def test_the_interval_is_that_of_one_base_seen_alone():
+    matrices = simulate(np.random.default_rng(5), benchmarks=3)
+    found = over_bases([matrix[None] for matrix in matrices])
+    assert (found.mean, found.half_width) == pytest.approx(mean_interval(matrices), rel=1e-9)
+    assert not found.other_bases
