@@ -40,6 +40,7 @@ CASES = {
     "lr_moclip": ({**RESTRICTED, **MOCLIP}, {}),
     "lora": (LORA, {}),
     "ewc": (EWC, {}),
+    "l2_base": ({"penalty": {"name": "l2_base", "strength": 8.0}}, {}),
     "kl_to_base": ({"objective": {"name": "kl_to_base", "weight": 0.5}}, {}),
     # One general record a step: one of the two processes has none.
     "replay": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, {}),
