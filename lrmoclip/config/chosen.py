@@ -50,7 +50,7 @@ def _chosen(scale: Scale, chosen: dict) -> Scale:
     if "methods" in chosen:
         update["methods"] = _listed(chosen, "methods")
         for method in update["methods"]:
-            scale.method(method)
+            scale.to_run(method)
     if "seeds" in chosen:
         seeds = _listed(chosen, "seeds")
         # As they are written in a folder's name, so that each has one.

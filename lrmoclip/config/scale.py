@@ -138,6 +138,18 @@ class Scale(Typed):
         hint = "The base model is always there and is not trained; do not list it"
         return self._known("method", name, self.points, hint if name == "base" else "")
 
+    def to_run(self, name: str) -> Method:
+        """`method`; raises UserError where it, or a setting of its knobs, would read wider sets
+        than this scale's Stage 0."""
+        point = self.method(name)
+        for settings in point.tried:
+            try:
+                point.at(settings).objective.narrowed(self.stage0.model_dump())
+            except ValueError as error:
+                place = f"{self.methods_path}: methods.{name}.objective"
+                raise UserError(f"{place}.{error}") from None
+        return point
+
     def base(self, name: str) -> BaseModel:
         return self._known("base", name, self.bases)
 
@@ -186,6 +198,10 @@ class Scale(Typed):
         return _read_choices(self.rates_path, self.name) if self.rates_path.exists() else {}
 
     @property
+    def methods_path(self) -> Path:
+        return self.path.parent / self.methods_file if self.methods_file else self.path
+
+    @property
     def rates_path(self) -> Path:
         return (self.path.parent / self.learning_rates).resolve()
 
@@ -197,28 +213,21 @@ def load(path: Path) -> Scale:
     """
     path = Path(path)
     scale = read_yaml(path, Scale)
-    methods_path = scale.path
     if not scale.points:
         if scale.methods_file is None:
             raise UserError(f"{path}: no key 'methods_file'", "Name the file of the methods")
-        methods_path = path.parent / scale.methods_file
-        points = read_yaml(methods_path, MethodsFile).methods
+        points = read_yaml(path.parent / scale.methods_file, MethodsFile).methods
         scale = scale.model_copy(update={"path": path})
         scale = scale.model_copy(update={"points": _at_budgets(points, scale)})
     for name in scale.methods:
-        scale.method(name)
+        scale.to_run(name)
     for name, point in scale.points.items():
         if scale.tuning.settings > 1 and len(point.tried) not in (1, scale.tuning.settings):
             raise UserError(
-                f"{methods_path}: methods.{name}.knobs: {len(point.tried)} settings, not the "
+                f"{scale.methods_path}: methods.{name}.knobs: {len(point.tried)} settings, not the "
                 f"{scale.tuning.settings} of tuning.settings in {path}",
                 "Every method has as many: list two values of two knobs, or more of one",
             )
-        for settings in point.tried:
-            try:
-                point.at(settings).objective.narrowed(scale.stage0.model_dump())
-            except ValueError as error:
-                raise UserError(f"{methods_path}: methods.{name}.objective.{error}") from None
     return scale
 
 

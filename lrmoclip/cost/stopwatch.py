@@ -114,8 +114,7 @@ def group_bytes(bench: Workbench, group: list[str]) -> float:
     base = 4 * shape.parameters if gpus > 1 and set(group) & set(ONCE) else 0.0
     peaks = [0.0]
     for method, own in zip(methods, kept, strict=True):
-        size = scale.stage0.k_max if Need.STORE in method.needs else 0
-        passes = memory.passes_of(bench, method, gpus)
+        passes, size = memory.passes_of(bench, method, gpus), memory.largest_set(scale, method)
         peaks.append(base + memory.training_bytes(shape, method, passes, scale, size, gpus) - own)
     if Need.STORE in group:
         peaks.append(memory.needed(bench, None))

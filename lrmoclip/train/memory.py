@@ -142,14 +142,22 @@ def passes_of(bench: Workbench, method: Method, gpus: int) -> list[Rows]:
     ]
 
 
+def largest_set(scale: Scale, method: Method) -> int:
+    """Tokens of a candidate set as a method reads it, of gold ones forced in apart."""
+    if Need.STORE not in method.needs:
+        return 0
+    settings = scale.stage0.model_dump()
+    return (method.objective.narrowed(settings) or settings)["k_max"]
+
+
 def needed(bench: Workbench, method: str | None) -> float:
     """Bytes that a run of `method`, or Stage 0 (None), needs on each device."""
     shape, scale = shape_of_checkpoint(bench.checkpoint), bench.scale
     if method is None:
         return stage0_bytes(shape, Rows.of(bench.records, scale.stage0.batch_size), scale)
     point, gpus = bench.point(method), sharding.asked()
-    largest = scale.stage0.k_max if Need.STORE in point.needs else 0
-    return training_bytes(shape, point, passes_of(bench, point, gpus), scale, largest, gpus)
+    passes, largest = passes_of(bench, point, gpus), largest_set(scale, point)
+    return training_bytes(shape, point, passes, scale, largest, gpus)
 
 
 def refuse_if_too_large(bench: Workbench, method: str | None = None) -> None:

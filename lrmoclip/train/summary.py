@@ -2,9 +2,14 @@
 
 import statistics
 
+from lrmoclip.core.tally import Tally
+from lrmoclip.data.batches import collate
+from lrmoclip.methods.axes import as_stored
 from lrmoclip.train.probes import loss_spikes, rises
 from lrmoclip.train.run import Run
 from lrmoclip.train.stage0 import is_cold
+
+RECORDS = 64  # read at a time, of a store whose sets are counted
 
 
 def run_summary(log: list[dict], run: Run) -> dict:
@@ -31,12 +36,26 @@ def run_summary(log: list[dict], run: Run) -> dict:
         "probe_s": sum(row["probe_s"] for row in probes),
         "probe_tokens": len(probes) * sum(source.data.lengths[:probe_records]),
     }
-    kept = source.store.manifest["statistics"] if source.store else {}
-    kept = {"set_size_mean": run.loss.size, "set_size_max": run.loss.size} | kept
+    kept = _of_sets(run)
     names = ("gold_in_set", "gold_in_set_eos", "set_size_mean", "set_size_max")
     summary |= {name: kept.get(name) for name in names}
     summary["warnings"] = [*filter(None, (is_cold(kept.get("gold_in_set")), rises(outside)))]
     return summary
+
+
+def _of_sets(run: Run) -> dict:
+    """`Tally.summary` of the domain's sets as the objective sees them, as far as it is known."""
+    data, store, loss = run.domain.data, run.domain.store, run.loss
+    if store is None:
+        return {"set_size_mean": loss.size, "set_size_max": loss.size}
+    if loss.sets is as_stored and store.limits is None:
+        return store.manifest["statistics"]
+    tally = Tally(store.manifest["eos_id"])
+    for start in range(0, len(data), RECORDS):
+        chosen = list(range(start, min(start + RECORDS, len(data))))
+        batch = collate(data, chosen)
+        tally.add(loss.sets(batch, store.batch(chosen)), batch.gold)
+    return tally.summary()
 
 
 def _values(rows: list[dict], name: str) -> list[float]:

@@ -82,7 +82,7 @@ class Workbench:
         """
         self.scale.base(self.base)
         self.scale.domain(self.domain)
-        self.scale.method(method)
+        self.scale.to_run(method)
         _ = self.identity
 
     @cached_property

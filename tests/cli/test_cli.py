@@ -232,7 +232,7 @@ def test_a_store_records_what_it_was_made_from(given, store):
     assert manifest["base"] == files.sha256(given["checkpoint"] / WEIGHTS)
     assert manifest["tokenizer"] == files.sha256(given["checkpoint"] / TOKENIZER)
     assert manifest["data"] == files.sha256(given["data"] / "telecom" / "train.jsonl")
-    assert manifest["settings"]["coverage"] == 0.9
+    assert manifest["settings"]["coverage"] == 0.99
     assert {"config", "dtype", "commit", "hardware", "versions"} <= set(manifest["provenance"])
     assert manifest["provenance"]["dtype"] == "float32"
 

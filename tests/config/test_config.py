@@ -75,10 +75,14 @@ def test_a_mistake_in_a_scale_is_named(edit, changes, words):
             {"methods/lora/adapter/name": "loha"},
             ["methods.lora.adapter", "'loha'", "one of lora, none"],
         ),
-        ({f"{OBJECTIVE}/name": "magic"}, ["objective", "'magic'", "name should be one of"]),
+        ({OBJECTIVE: {"name": "magic"}}, ["objective", "'magic'", "name should be one of"]),
         ({f"{OBJECTIVE}/kmax": 3}, ["objective", "unknown key 'kmax'", "Known keys: name"]),
         ({f"{OBJECTIVE}/negatives": 8}, ["objective", "Set denominator: union"]),
-        ({f"{OBJECTIVE}/coverage": 0.99}, ["objective.coverage", "0.99", "Raise stage0.coverage"]),
+        (
+            {f"{OBJECTIVE}/coverage": 0.999},
+            ["objective.coverage", "0.999", "Raise stage0.coverage"],
+        ),
+        ({f"{OBJECTIVE}/k_min": 2}, ["objective.k_min", "2", "Raise stage0.k_min"]),
         ({f"{OBJECTIVE}/k_max": 9}, ["objective.k_max", "9", "Raise stage0.k_max"]),
         (
             {"methods/lora/adapter": {"name": "lora"}},
@@ -115,10 +119,38 @@ def test_a_mistake_in_a_method_is_named(edit, changes, words):
 
 
 def test_a_set_below_the_smallest_is_refused(edit):
-    methods = edit(METHODS, {f"{OBJECTIVE}/k_max": 2})
+    methods = edit(METHODS, {f"{OBJECTIVE}/k_max": 2, f"{OBJECTIVE}/k_min": DROP})
 
-    with pytest.raises(UserError, match="k_min"):
+    with pytest.raises(UserError, match="below Stage 0's k_min 3"):
         config.load(edit(TINY, {"methods_file": methods.name, "stage0/k_min": 3}))
+
+
+def test_sets_whose_smallest_is_above_their_largest_are_refused(edit):
+    methods = edit(METHODS, {f"{OBJECTIVE}/k_min": 3, f"{OBJECTIVE}/k_max": 2})
+
+    with pytest.raises(UserError, match="k_min 3 is above k_max 2"):
+        config.load(edit(TINY, {"methods_file": methods.name}))
+
+
+def test_wider_sets_than_stage0s_are_refused_of_a_method_that_is_to_run_alone(edit):
+    methods = edit(METHODS, {"methods/lr_adamw/objective/k_min": 2})
+    path = edit(TINY, {"methods_file": methods.name})
+    assert "lr_adamw" not in config.load(path).methods
+
+    with pytest.raises(UserError, match=r"methods\.lr_adamw\.objective\.k_min: 2 is wider"):
+        config.load_chosen(path.parent, {"scales": str(path), "methods": "lr_adamw"})
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_literal_method_reads_the_sets_of_every_shipped_scale_as_they_are(path):
+    if path.stem not in config.known(SHIPPED):
+        pytest.skip("no scale")
+    scale = config.load(path)
+
+    for name in ("lr_adamw", "lr_moclip", "lr_union_moclip", "lr_sampled_moclip"):
+        objective = scale.to_run(name).objective
+        assert (objective.coverage, objective.k_min) == (0.99, 1)
+        assert objective.narrowed(scale.stage0.model_dump()) is None
 
 
 @pytest.mark.parametrize(

@@ -60,11 +60,13 @@ def make_records(count: int = 12, vocabulary: int = 50, seed: int = 0) -> Encode
     return Encoded(ids, [2 + i % 2 for i in range(count)], pad_id=0, eos_id=1)
 
 
-def make_source(model, data: Encoded) -> TrainingSet:
+def make_source(model, data: Encoded, **changes) -> TrainingSet:
+    """changes: of the settings of Stage 0, else STAGE0."""
     folder = Path(tempfile.mkdtemp(dir=STORES.name)) / "store"
-    settings, vocabulary = STAGE0.model_dump(), model.config.vocab_size
+    stage0 = Stage0(**{**STAGE0.model_dump(), **changes})
+    settings, vocabulary = stage0.model_dump(), model.config.vocab_size
     with StoreWriter(folder, BOUND, vocabulary=vocabulary, settings=settings) as writer:
-        collect(model.eval(), data, STAGE0, writer)
+        collect(model.eval(), data, stage0, writer)
     return TrainingSet(data, CandidateStore.load(folder, BOUND))
 
 

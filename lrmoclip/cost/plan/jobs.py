@@ -177,9 +177,7 @@ class Jobs:
 
     def _set_size(self, method: str) -> float:
         """Of a method's candidate sets, as if all were full."""
-        point, settings = self.scale.method(method), self.scale.stage0.model_dump()
-        full = (point.objective.narrowed(settings) or settings)["k_max"]
-        return full if Need.STORE in point.needs else 0.0
+        return memory.largest_set(self.scale, self.scale.method(method))
 
     def _pass_seconds(
         self, method: Method, load: Load, records: float, padded: float, set_size: float = 0.0,

@@ -4,13 +4,14 @@
 
 with D_t = S_t, or the union of the batch's sets, or that and tokens drawn outside of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from lrmoclip.edge.typed import Count, PositiveShare
+from lrmoclip.edge.typed import Count
 from lrmoclip.methods.axes import REPAIR, REPLAY, Context, Loss, Need, Objective, Shape
+from lrmoclip.methods.reading import Reading
 
 if TYPE_CHECKING:
     import torch
@@ -19,15 +20,13 @@ if TYPE_CHECKING:
     from lrmoclip.data.batches import Encoded
 
 
-class Restricted(Objective):
-    """denominator, negatives: as in `restricted_linear_cross_entropy`, so many tokens being drawn.
-    coverage, k_max: at which the store is read, its own where they are not given."""
+class Restricted(Reading, Objective):
+    """denominator, negatives: as in `restricted_linear_cross_entropy`, so many tokens being
+    drawn. Of the store, see `Reading`."""
 
     name: Literal["restricted"] = "restricted"
     denominator: Literal["own", "union"] = "own"
     negatives: Count | None = None
-    coverage: PositiveShare | None = None
-    k_max: Count | None = None
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STORE})
 
@@ -61,22 +60,6 @@ class Restricted(Objective):
             negatives=drawn,
             **head._asdict(),
         )
-
-    def narrowed(self, stored: Mapping) -> dict | None:
-        asked = {"coverage": self.coverage, "k_max": self.k_max}
-        asked = {key: value for key, value in asked.items() if value is not None}
-        for key, value in asked.items():
-            if value > stored[key]:
-                raise ValueError(
-                    f"{key}: {value} is wider than Stage 0's {stored[key]}. Raise stage0.{key} in "
-                    "the scale's config"
-                )
-        if asked.get("k_max", stored["k_max"]) < stored["k_min"]:
-            raise ValueError(
-                f"k_max: {self.k_max} is below Stage 0's k_min {stored['k_min']}. Raise k_max"
-            )
-        kept = {key: stored[key] for key in ("coverage", "k_min", "k_max")}
-        return {**kept, **asked} if asked else None
 
     def products(self, shape: Shape, set_size: float) -> float:
         return shape.d * set_size
