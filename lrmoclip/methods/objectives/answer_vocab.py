@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from lrmoclip.methods.axes import REPAIR, Context, Loss, Objective, Shape
+from lrmoclip.methods.objectives.golds import tokens_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +25,7 @@ class AnswerVocab(Objective):
         return REPAIR
 
     def start(self, data: Sequence["Encoded"]) -> Loss:
-        import torch
-
-        tokens = torch.cat([each.gold for each in data]).unique()  # sorted
+        tokens = tokens_of(data)
         return Loss(partial(_loss, tokens), partial(_sets, tokens), len(tokens))
 
     def products(self, shape: Shape, set_size: float) -> float:

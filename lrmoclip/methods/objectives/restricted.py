@@ -4,29 +4,45 @@
 
 with D_t = S_t, or the union of the batch's sets, or that and tokens drawn outside of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
 from lrmoclip.edge.typed import Count
-from lrmoclip.methods.axes import REPAIR, REPLAY, Context, Loss, Need, Objective, Shape
+from lrmoclip.methods.axes import (
+    REPAIR,
+    REPLAY,
+    Context,
+    Loss,
+    Need,
+    Objective,
+    Shape,
+    as_stored,
+)
+from lrmoclip.methods.objectives.golds import tokens_of, united
 from lrmoclip.methods.reading import Reading
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from lrmoclip.data.batches import Encoded
+    from lrmoclip.core.candidates import Candidates
+    from lrmoclip.data.batches import Batch, Encoded
+
+    Seen = Callable[[Batch, Candidates | None], Candidates | None]
 
 
 class Restricted(Reading, Objective):
     """denominator, negatives: as in `restricted_linear_cross_entropy`, so many tokens being
-    drawn. Of the store, see `Reading`."""
+    drawn. golds: S_t is united with every token that is gold anywhere in the training data, so
+    that what is pushed up at one position is pushed down where it is wrong."""
 
     name: Literal["restricted"] = "restricted"
     denominator: Literal["own", "union"] = "own"
     negatives: Count | None = None
+    golds: bool = False
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STORE})
 
@@ -38,16 +54,18 @@ class Restricted(Reading, Objective):
 
     @property
     def family(self) -> str:
-        return REPLAY if self.denominator == "own" else REPAIR
+        return REPAIR if self.denominator == "union" or self.golds else REPLAY
 
     def start(self, data: "Sequence[Encoded]") -> Loss:
-        return Loss(self._loss)
+        seen = partial(united, tokens_of(data)) if self.golds else as_stored
+        return Loss(partial(self._loss, seen), seen)
 
-    def _loss(self, context: Context) -> "Tensor":
+    def _loss(self, seen: "Seen", context: Context) -> "Tensor":
         from lrmoclip.core.heads import head_of, supervised_hidden
         from lrmoclip.core.losses import restricted_linear_cross_entropy
 
-        batch, sets, drawn = context.batch, context.sets, None
+        batch, drawn = context.batch, None
+        sets = seen(batch, context.sets)
         hidden = supervised_hidden(context.model, batch.input_ids, batch.supervised)  # (N, d)
         head = head_of(context.model)
         if self.negatives:
@@ -62,10 +80,14 @@ class Restricted(Reading, Objective):
         )
 
     def products(self, shape: Shape, set_size: float) -> float:
+        """With golds, for the size of the united sets."""
         return shape.d * set_size
 
     def values(self, positions: float, shape: Shape, set_size: float) -> float:
-        """`kernels`: the union's block, or set by set where that is smaller; the rows in use."""
+        """`kernels`: the union's block, or set by set where that is smaller; the rows in use.
+        With golds as if all tokens were, as long as nothing is known of the data."""
+        if self.golds:
+            set_size = shape.vocabulary
         pairs = positions * set_size
         union = min(shape.vocabulary, pairs) + (self.negatives or 0)
         block = positions * union
