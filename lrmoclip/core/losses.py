@@ -38,6 +38,7 @@ def restricted_linear_cross_entropy(
     logit_map: LogitMap | None = None,
     denominator: str = "own",
     negatives: Tensor | None = None,
+    tail: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     path: str = "auto",
@@ -56,6 +57,7 @@ def restricted_linear_cross_entropy(
     negatives (M,) int64, with "union": distinct ids outside U, drawn uniformly there, join D_t
         at every position with c = log((V - |U|) / M); exp of the denominator is then an unbiased
         estimate of the full partition. M = 0 only where U is the whole vocabulary.
+    tail (N,), with "own": one more logit of each position's denominator, a constant of no token.
 
     Computed and returned in float32, or float64 where hidden or weight is, under autocast, too;
     gradients come back in the inputs' dtypes. reduction "none" gives (N,) with zeros at ignored
@@ -86,10 +88,17 @@ def restricted_linear_cross_entropy(
         raise ValueError("path='gather' needs denominator='own': the other one needs every product")
     if negatives is not None and denominator != "union":
         raise ValueError("negatives need denominator='union'")
+    if tail is not None and denominator != "own":
+        raise ValueError("a tail needs denominator='own'")
     check_type("sparse_grad", sparse_grad, bool, "True or False")
     check_type("candidates", candidates, Candidates, "a Candidates")
     _check_inputs(hidden, weight, bias, logit_map, candidates, targets, ignore_index)
     n, vocab = hidden.shape[0], weight.shape[0]
+
+    if tail is not None:
+        check_vector("tail", tail, n)
+        if tail.device != hidden.device:
+            raise ValueError(f"tail must lie on {hidden.device} as hidden, not {tail.device}")
 
     # Of all rows, whether their target is ignored or not.
     used, local = candidates.ids.unique(return_inverse=True)  # (|U|,), (nnz,)
@@ -109,7 +118,11 @@ def restricted_linear_cross_entropy(
     if denominator == "own":
         z = pair_logits(states, weight, pairs, path=path, sparse_grad=sparse_grad)  # (nnz,)
         z = _finish(z, bias, candidates.ids, logit_map)
-        losses, _ = _SegmentCrossEntropy.apply(z, pairs.rows, pairs.offsets, gold)
+        rows, offsets = pairs.rows, pairs.offsets
+        if tail is not None:
+            z, rows, offsets = _with_column(z, rows, offsets, tail.detach()[live])
+            gold = gold + torch.arange(len(gold), device=gold.device)
+        losses, _ = _SegmentCrossEntropy.apply(z, rows, offsets, gold)
     else:
         drawn = used.new_empty(0) if negatives is None else negatives
         ids = torch.cat([used, drawn])
@@ -124,6 +137,19 @@ def restricted_linear_cross_entropy(
     if reduction == "none":
         return losses.new_zeros(n).index_copy(0, live, losses)
     return losses.sum() / (max(len(live), 1) if reduction == "mean" else 1)
+
+
+def _with_column(
+    z: Tensor, rows: Tensor, offsets: Tensor, column: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Segments z (nnz,), their rows (nnz,) and offsets (n + 1,), each one longer: by its entry of
+    `column` (n,), which stands last."""
+    every = torch.arange(len(column), device=z.device)
+    offsets = offsets + torch.arange(len(column) + 1, device=z.device)
+    longer = z.new_empty(len(z) + len(column))
+    longer = longer.index_copy(0, torch.arange(len(z), device=z.device) + rows, z)
+    longer = longer.index_copy(0, offsets[1:] - 1, column.to(z.dtype))
+    return longer, every.repeat_interleave(offsets.diff()), offsets
 
 
 class _SegmentCrossEntropy(Once):

@@ -184,6 +184,10 @@ def with_offsets(*offsets: int) -> Candidates:
     ({"path": 1}, ValueError, "path must be one of"),
     ({"denominator": "union", "negatives": [0]}, TypeError, "negatives must be a tensor"),
     ({"denominator": "union", "negatives": TARGETS[None]}, ValueError, r"int64 \(M,\)"),
+    ({"denominator": "union", "tail": torch.zeros(N)}, ValueError, "a tail needs den"),
+    ({"tail": [0.0]}, TypeError, "tail must be a tensor"),
+    ({"tail": torch.zeros(N, 1)}, ValueError, r"tail must be floating \(3,\)"),
+    ({"tail": torch.zeros(N, device=META)}, ValueError, "tail must lie on cpu as hidden, not meta"),
     ({"sparse_grad": None}, TypeError, "sparse_grad must be True or False"),
 ])  # fmt: skip
 def test_the_loss(change, error, words):

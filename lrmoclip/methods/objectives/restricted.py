@@ -37,24 +37,36 @@ if TYPE_CHECKING:
 class Restricted(Reading, Objective):
     """denominator, negatives: as in `restricted_linear_cross_entropy`, so many tokens being
     drawn. golds: S_t is united with every token that is gold anywhere in the training data, so
-    that what is pushed up at one position is pushed down where it is wrong."""
+    that what is pushed up at one position is pushed down where it is wrong.
+
+    tail: one constant column stands in the denominator of a position for what the base put outside
+    of its set, log Z_t + log rho_t as stored: a "ghost token", as proposed for distillation from
+    top-K logits (https://github.com/NVIDIA/Model-Optimizer/pull/2459). Without one, a truncated
+    loss is blind to how much mass lies outside
+    (https://github.com/verl-project/verl/issues/7856). The column does not move: all logits can
+    still rise past it together.
+    """
 
     name: Literal["restricted"] = "restricted"
     denominator: Literal["own", "union"] = "own"
     negatives: Count | None = None
     golds: bool = False
+    tail: bool = False
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STORE})
 
     @model_validator(mode="after")
-    def _negatives_need_the_union(self):
+    def _go_together(self):
         if self.negatives and self.denominator != "union":
             raise ValueError("negatives need the union. Set denominator: union")
+        if self.tail and (self.denominator != "own" or self.golds):
+            raise ValueError("the tail is of the stored sets. Set denominator: own, golds: false")
         return self
 
     @property
     def family(self) -> str:
-        return REPAIR if self.denominator == "union" or self.golds else REPLAY
+        repaired = self.denominator == "union" or self.golds or self.tail
+        return REPAIR if repaired else REPLAY
 
     def start(self, data: "Sequence[Encoded]") -> Loss:
         seen = partial(united, tokens_of(data)) if self.golds else as_stored
@@ -76,6 +88,7 @@ class Restricted(Reading, Objective):
             targets=batch.gold,
             denominator=self.denominator,
             negatives=drawn,
+            tail=sets.log_z + sets.log_outside if self.tail else None,
             **head._asdict(),
         )
 
