@@ -22,6 +22,7 @@ from lrmoclip.methods.axes import (
     as_stored,
 )
 from lrmoclip.methods.objectives.golds import tokens_of, united
+from lrmoclip.methods.objectives.naive import naive_losses
 from lrmoclip.methods.reading import Reading
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
 
 class Restricted(Reading, Objective):
     """denominator, negatives: as in `restricted_linear_cross_entropy`, so many tokens being
-    drawn. golds: S_t is united with every token that is gold anywhere in the training data, so
+    drawn; base: `naive`. gold: of a position whose gold token the base's own set lacks; it is
+    forced into the set, or the position is dropped: its loss counts as zero in the mean over all,
+    so that a step is the same in however many passes.
+
+    golds: S_t is united with every token that is gold anywhere in the training data, so
     that what is pushed up at one position is pushed down where it is wrong.
 
     tail: one constant column stands in the denominator of a position for what the base put outside
@@ -48,7 +53,8 @@ class Restricted(Reading, Objective):
     """
 
     name: Literal["restricted"] = "restricted"
-    denominator: Literal["own", "union"] = "own"
+    denominator: Literal["own", "union", "base"] = "own"
+    gold: Literal["forced", "dropped"] = "forced"
     negatives: Count | None = None
     golds: bool = False
     tail: bool = False
@@ -61,12 +67,16 @@ class Restricted(Reading, Objective):
             raise ValueError("negatives need the union. Set denominator: union")
         if self.tail and (self.denominator != "own" or self.golds):
             raise ValueError("the tail is of the stored sets. Set denominator: own, golds: false")
+        if self.golds and self.denominator == "base":
+            raise ValueError("denominator: base has no tokens that golds could join")
         return self
 
     @property
     def family(self) -> str:
-        repaired = self.denominator == "union" or self.golds or self.tail
-        return REPAIR if repaired else REPLAY
+        if self.denominator == "base":
+            return REPLAY
+        changed = self.golds or self.tail or self.gold == "dropped"
+        return REPAIR if changed or self.denominator == "union" else REPLAY
 
     def start(self, data: "Sequence[Encoded]") -> Loss:
         seen = partial(united, tokens_of(data)) if self.golds else as_stored
@@ -74,33 +84,47 @@ class Restricted(Reading, Objective):
 
     def _loss(self, seen: "Seen", context: Context) -> "Tensor":
         from lrmoclip.core.heads import head_of, supervised_hidden
-        from lrmoclip.core.losses import restricted_linear_cross_entropy
 
-        batch, drawn = context.batch, None
+        batch = context.batch
         sets = seen(batch, context.sets)
         hidden = supervised_hidden(context.model, batch.input_ids, batch.supervised)  # (N, d)
         head = head_of(context.model)
+        losses = self._losses(hidden, head, sets, batch.gold, context.dice)
+        if self.gold == "dropped":
+            losses = losses.masked_fill(sets.gold_forced, 0)
+        return losses.sum() / max(1, len(losses))
+
+    def _losses(self, hidden, head, sets, gold, dice) -> "Tensor":
+        """(N,)."""
+        from lrmoclip.core.losses import restricted_linear_cross_entropy
+
+        if self.denominator == "base":
+            return naive_losses(hidden, head, sets, gold)
+        drawn = None
         if self.negatives:
-            drawn = outside_union(sets.union(), len(head.weight), self.negatives, context.dice)
+            drawn = outside_union(sets.union(), len(head.weight), self.negatives, dice)
         return restricted_linear_cross_entropy(
             hidden,
             candidates=sets,
-            targets=batch.gold,
+            targets=gold,
             denominator=self.denominator,
             negatives=drawn,
             tail=sets.log_z + sets.log_outside if self.tail else None,
+            reduction="none",
             **head._asdict(),
         )
 
     def products(self, shape: Shape, set_size: float) -> float:
-        """With golds, for the size of the united sets."""
-        return shape.d * set_size
+        """With golds, for the size of the united sets; of dropped positions, too."""
+        return shape.d * (1 if self.denominator == "base" else set_size)
 
     def values(self, positions: float, shape: Shape, set_size: float) -> float:
         """`kernels`: the union's block, or set by set where that is smaller; the rows in use.
-        With golds as if all tokens were, as long as nothing is known of the data."""
+        With golds those of `full`, as long as nothing is known of the data."""
         if self.golds:
-            set_size = shape.vocabulary
+            return super().values(positions, shape, set_size)
+        if self.denominator == "base":
+            return 3 * positions * shape.d
         pairs = positions * set_size
         union = min(shape.vocabulary, pairs) + (self.negatives or 0)
         block = positions * union
