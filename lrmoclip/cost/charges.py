@@ -1,6 +1,6 @@
 """What each run is charged with: rows of costs.csv and savings.csv, from a run's record and the
 timings of its base and domain. Stage 0 and the Fisher are charged in full to each run that needs
-them."""
+them; what a run collects again (a refresh) is part of its Stage 1."""
 
 from pathlib import Path
 
@@ -56,8 +56,9 @@ def cost_rows(run: dict, method: Method, timings: dict, evaluation_s: float) -> 
     a price."""
     shape, share = Shape(**timings["shape"]), timings["supervised_share"]
     set_size = run.get("set_size_mean") or 0.0
-    stage1_s = run["steps"] * timings["step_s"][run["method"]]
-    train_flops = run["tokens"] * flops.training(method, shape, share, set_size)
+    stage1_s = run["steps"] * timings["step_s"][run["method"]] + _refresh_s(run, timings)
+    refreshed = (run.get("refreshed_tokens") or 0) / run["tokens"]
+    train_flops = run["tokens"] * flops.training(method, shape, share, set_size, refreshed)
     forward = flops.forward(shape, share)
     probe_s, probe_tokens = run["probe_s"], run["probe_tokens"]
     # stage -> seconds on the device, seconds by the clock of the run itself, tokens, FLOPs
@@ -92,12 +93,14 @@ def saving_row(run: dict, method: Method, full: Method, timings: dict, seeds: in
     """What a method costs against `full_ft`, and the share of the head that bounds the saving.
 
     step_ratio_predicted is by FLOPs, step_ratio measured (nothing but steps); cost_ratio charges
-    Stage 0 and the Fisher in full, cost_ratio_amortised shares them among `seeds` runs.
+    refreshes, and Stage 0 and the Fisher in full; cost_ratio_amortised shares these two among
+    `seeds` runs.
     """
     shape, share = Shape(**timings["shape"]), timings["supervised_share"]
     predicted = flops.training(method, shape, share, run.get("set_size_mean") or 0.0)
     steps_s = run["steps"] * timings["step_s"][run["method"]]
     full_s = run["steps"] * timings["step_s"][REFERENCE]
+    refresh_s = _refresh_s(run, timings)
     once_s = sum(timings[f"{stage}_s"] for need, stage in ONCE.items() if need in method.needs)
     return {
         **{key: run[key] for key in ("scale", "base", "domain", "method")},
@@ -107,6 +110,13 @@ def saving_row(run: dict, method: Method, full: Method, timings: dict, seeds: in
         "set_size_mean": run.get("set_size_mean"),
         "step_ratio_predicted": predicted / flops.training(full, shape, share, 0.0),
         "step_ratio": steps_s / full_s,
-        "cost_ratio": (steps_s + once_s) / full_s,
-        "cost_ratio_amortised": (steps_s + once_s / seeds) / full_s,
+        "cost_ratio": (steps_s + refresh_s + once_s) / full_s,
+        "cost_ratio_amortised": (steps_s + refresh_s + once_s / seeds) / full_s,
     }
+
+
+def _refresh_s(run: dict, timings: dict) -> float:
+    """Device-seconds in which a run collected sets again: Stage 0's, by tokens."""
+    if not (tokens := run.get("refreshed_tokens")):
+        return 0.0
+    return tokens / timings["stage0_tokens"] * timings["stage0_s"]

@@ -18,11 +18,14 @@ def head_share(shape: Shape, share: float) -> float:
     return share * shape.head / (shape.body + share * shape.head)
 
 
-def training(method: Method, shape: Shape, share: float, set_size: float) -> float:
-    """FLOPs a token of a method's steps, the frozen base's pass included where it needs one."""
+def training(
+    method: Method, shape: Shape, share: float, set_size: float, refreshed: float = 0.0
+) -> float:
+    """FLOPs a token of a method's steps, the frozen base's pass included where it needs one.
+    refreshed: tokens of which Stage 0 is collected again, for each token trained on."""
     head = share * method.objective.products(shape, set_size)
-    beside = forward(shape, share) if Need.BASE in method.needs else 0.0
-    return method.adapter.passes * (shape.body + head) + beside
+    beside = (Need.BASE in method.needs) + refreshed
+    return method.adapter.passes * (shape.body + head) + beside * forward(shape, share)
 
 
 def forward(shape: Shape, share: float) -> float:

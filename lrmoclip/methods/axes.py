@@ -86,6 +86,12 @@ class Objective(Entry):
         """BASELINE, REPLAY or REPAIR, for pictures."""
         return BASELINE
 
+    @property
+    def refreshes(self) -> bool:
+        """Whether Stage 0 is collected again, with the model as it is then, at the start of every
+        epoch but the first."""
+        return False
+
     def start(self, data: "Sequence[Encoded]") -> Loss:
         """The loss on all records that are trained on: the domain's and, after them, replayed
         ones."""

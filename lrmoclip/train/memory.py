@@ -100,6 +100,18 @@ def stage0_bytes(shape: Shape, rows: Rows, scale: Scale) -> float:
     return forward_bytes(shape, rows.records * rows.tokens, logits, chosen(scale.precision))
 
 
+def refresh_bytes(
+    shape: Shape, method: Method, batches: list[Rows], scale: Scale, gpus: int = 1
+) -> float:
+    """Peak bytes on each device where a run collects Stage 0 again, in batches like these; 0 for a
+    method that does not. The sets themselves are kept on the host."""
+    if not method.objective.refreshes:
+        return 0.0
+    # Of the two models that stand on one device, Stage 0 counts one.
+    collecting = max(stage0_bytes(shape, rows, scale) for rows in batches)
+    return collecting + kept_bytes(shape, method) / gpus
+
+
 def _pass_bytes(
     shape: Shape, method: Method, rows: Rows, scale: Scale, set_size: float,
     checkpointed: bool | None = None,
@@ -157,7 +169,10 @@ def needed(bench: Workbench, method: str | None) -> float:
         return stage0_bytes(shape, Rows.of(bench.records, scale.stage0.batch_size), scale)
     point, gpus = bench.point(method), sharding.asked()
     passes, largest = passes_of(bench, point, gpus), largest_set(scale, point)
-    return training_bytes(shape, point, passes, scale, largest, gpus)
+    peak = training_bytes(shape, point, passes, scale, largest, gpus)
+    data = [bench.records, *([bench.general] if Need.GENERAL in point.needs else [])]
+    rows = [Rows.of(each, scale.stage0.batch_size) for each in data]
+    return max(peak, refresh_bytes(shape, point, rows, scale, gpus))
 
 
 def refuse_if_too_large(bench: Workbench, method: str | None = None) -> None:

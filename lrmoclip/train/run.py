@@ -5,7 +5,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ from lrmoclip.data.batches import Batch, Encoded, collate
 from lrmoclip.data.order import grouped, indices, portions
 from lrmoclip.methods import Method
 from lrmoclip.methods.axes import Context, Loss
+from lrmoclip.train.sets import Collected, collect_again, read_at, statistics
 
 
 class Diverged(UserError):
@@ -30,13 +31,16 @@ class Diverged(UserError):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Tokenised records and, for an objective that needs it, the store of their candidate sets."""
+    """Tokenised records and, for an objective that needs it, the store of their candidate sets.
+    fresh: sets that were collected since, and are read in place of the store's."""
 
     data: Encoded
     store: CandidateStore | None = None
+    fresh: Collected | None = None
 
     def sets(self, chosen: list[int], device: torch.device) -> Candidates | None:
-        return self.store.batch(chosen).to(device) if self.store else None
+        store = self.fresh or self.store
+        return store.batch(chosen).to(device) if store else None
 
 
 class Pass(NamedTuple):
@@ -108,6 +112,26 @@ class Run:
         if self.telemetry:
             measures |= self.method.optimizer.measures(self.optimizer)
         return measures | {"step_s": time.perf_counter() - start}
+
+    def begins_epoch(self) -> bool:
+        """Whether the next step is the first one that begins in another pass over the domain."""
+        size, records = self.settings.batch_size, len(self.domain.data)
+        return self.taken > 0 and self.taken * size // records > (self.taken - 1) * size // records
+
+    def refresh(self) -> dict[str, float]:
+        """Collect all sets again, with the model as it is, at the settings at which their store is
+        read. Returns refresh_s, refreshed_tokens (that were read) and set_size_mean, the domain's
+        sets as the objective sees them."""
+        start = time.perf_counter()
+        for place, (source, stream) in enumerate(self.streams):
+            settings = read_at(source.store)
+            fresh = collect_again(self.model, source.data, settings, self.precision)
+            self.streams[place] = replace(source, fresh=fresh), stream
+        return {
+            "refresh_s": time.perf_counter() - start,
+            "refreshed_tokens": sum(source.data.tokens for source, _ in self.streams),
+            "set_size_mean": statistics(self.domain, self.loss)["set_size_mean"],
+        }
 
     def draw(self) -> tuple[list[Pass], dict[str, float]]:
         """The next records of the domain and, for replay, general ones, as the forward passes of
@@ -231,6 +255,8 @@ def train(run: Run, probe=None, state=None) -> list[dict[str, float]]:
             row |= probe.measure(run)
             row["probe_s"] = time.perf_counter() - begun
         if step < steps:
+            if run.method.objective.refreshes and run.begins_epoch():
+                row |= run.refresh()
             row |= run.step()
             if not math.isfinite(row["loss"]):
                 raise Diverged(

@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from lrmoclip.core import files, sharding
 from lrmoclip.core.artefacts import check_digest
+from lrmoclip.core.candidates import Candidates
 from lrmoclip.core.errors import UserError
+from lrmoclip.train.sets import Collected
 
 KIND = "run state"
 
@@ -117,6 +120,11 @@ def _state(run) -> Iterator[tuple[str, Tensor]]:
             yield f"optimizer/{key}/{name}", sharding.local(value).contiguous()
     for name, (get, _) in _generators(run).items():
         yield f"generators/{name}", get()
+    for place, (source, _) in enumerate(run.streams):
+        if source.fresh:  # candidate sets of the model as it was when the epoch began
+            yield f"sets/{place}/positions", source.fresh.positions
+            for part in fields(Candidates):
+                yield f"sets/{place}/{part.name}", getattr(source.fresh.sets, part.name)
 
 
 @torch.no_grad()
@@ -139,6 +147,11 @@ def _load(run, state: dict[str, Tensor]) -> None:
     run.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     for name, (_, put) in _generators(run).items():
         put(state[f"generators/{name}"])
+    for place, (source, stream) in enumerate(run.streams):
+        if f"sets/{place}/positions" in state:
+            parts = {part.name: state[f"sets/{place}/{part.name}"] for part in fields(Candidates)}
+            fresh = Collected(Candidates(**parts), state[f"sets/{place}/positions"])
+            run.streams[place] = replace(source, fresh=fresh), stream
 
 
 def _as_moment(parameter: Tensor, value: Tensor) -> Tensor:

@@ -1,19 +1,18 @@
 """What a run's log says in a few numbers: the content of `run.json`, and its warnings."""
 
 import statistics
+from collections.abc import Iterator
+from dataclasses import replace
 
-from lrmoclip.core.tally import Tally
-from lrmoclip.data.batches import collate
-from lrmoclip.methods.axes import as_stored
+from lrmoclip.train import sets
 from lrmoclip.train.probes import loss_spikes, rises
 from lrmoclip.train.run import Run
 from lrmoclip.train.stage0 import is_cold
 
-RECORDS = 64  # read at a time, of a store whose sets are counted
-
 
 def run_summary(log: list[dict], run: Run) -> dict:
-    """Totals and medians over the rows of `run.train`; statistics of the sets, if any."""
+    """Totals and medians over the rows of `run.train`; statistics of the base's sets, if any, with
+    the size that sets had in the mean of all steps. train_s: of steps and of refreshes."""
     steps = [row for row in log if "loss" in row]
     probes = [row for row in log if "probe_s" in row]
     outside = [row["outside_mass"] for row in probes if "outside_mass" in row]
@@ -32,30 +31,26 @@ def run_summary(log: list[dict], run: Run) -> dict:
         "outside_mass_start": outside[0] if outside else None,
         "outside_mass": outside[-1] if outside else None,
         "step_s": _median(steps, "step_s"),
-        "train_s": sum(row["step_s"] for row in steps),
+        "train_s": sum(row["step_s"] + row.get("refresh_s", 0.0) for row in steps),
+        "refreshes": len(_values(steps, "refresh_s")),
+        "refreshed_tokens": sum(_values(steps, "refreshed_tokens")),
         "probe_s": sum(row["probe_s"] for row in probes),
         "probe_tokens": len(probes) * sum(source.data.lengths[:probe_records]),
     }
-    kept = _of_sets(run)
+    kept = dict(sets.statistics(replace(source, fresh=None), run.loss))
+    if summary["refreshes"]:
+        kept["set_size_mean"] = statistics.fmean(_sizes(steps, kept["set_size_mean"]))
     names = ("gold_in_set", "gold_in_set_eos", "set_size_mean", "set_size_max")
     summary |= {name: kept.get(name) for name in names}
     summary["warnings"] = [*filter(None, (is_cold(kept.get("gold_in_set")), rises(outside)))]
     return summary
 
 
-def _of_sets(run: Run) -> dict:
-    """`Tally.summary` of the domain's sets as the objective sees them, as far as it is known."""
-    data, store, loss = run.domain.data, run.domain.store, run.loss
-    if store is None:
-        return {"set_size_mean": loss.size, "set_size_max": loss.size}
-    if loss.sets is as_stored and store.limits is None:
-        return store.manifest["statistics"]
-    tally = Tally(store.manifest["eos_id"])
-    for start in range(0, len(data), RECORDS):
-        chosen = list(range(start, min(start + RECORDS, len(data))))
-        batch = collate(data, chosen)
-        tally.add(loss.sets(batch, store.batch(chosen)), batch.gold)
-    return tally.summary()
+def _sizes(steps: list[dict], size: float) -> Iterator[float]:
+    """The mean size of the sets at each step, from what it was at first and at each refresh."""
+    for row in steps:
+        size = row.get("set_size_mean", size)
+        yield size
 
 
 def _values(rows: list[dict], name: str) -> list[float]:

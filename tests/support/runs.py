@@ -23,6 +23,7 @@ SETTINGS = {
     "probe_every": 2,
 }
 RESTRICTED = {"objective": {"name": "restricted", "denominator": "own"}}
+REFRESH = {"objective": {"name": "restricted", "refresh": True}}
 SAMPLED = {"objective": {"name": "restricted", "denominator": "union", "negatives": 3}}
 MOCLIP = {"optimizer": {"name": "moclip", "max_angle": 90}}
 BOUND = {"base": "b", "tokenizer": "t", "data": "d"}

@@ -24,6 +24,7 @@ from tests.support.runs import (
     EWC,
     LORA,
     MOCLIP,
+    REFRESH,
     RESTRICTED,
     SAMPLED,
     SETTINGS,
@@ -42,6 +43,7 @@ POINTS = {
     "lora": LORA,
     "ewc": EWC,
     "replay": {**RESTRICTED, "replay": 0.5},
+    "refresh": {**REFRESH, "replay": 0.5},
 }
 STEPS = 6
 
@@ -69,7 +71,7 @@ def fresh(name: str, sources, **settings) -> Run:
 def outcome(run: Run, rows: list[dict]) -> tuple[bytes, list[dict]]:
     """All weights, and the log without what a clock says."""
     weights = torch.cat([p.detach().flatten() for p in run.model.parameters()])
-    clocked = ("step_s", "probe_s")
+    clocked = ("step_s", "probe_s", "refresh_s")
     return weights.numpy().tobytes(), [
         {k: v for k, v in row.items() if k not in clocked} for row in rows
     ]

@@ -24,6 +24,7 @@ from tests.support.runs import (
     EWC,
     LORA,
     MOCLIP,
+    REFRESH,
     RESTRICTED,
     make_model,
     make_records,
@@ -44,6 +45,7 @@ CASES = {
     "kl_to_base": ({"objective": {"name": "kl_to_base", "weight": 0.5}}, {}),
     # One general record a step: one of the two processes has none.
     "replay": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, {}),
+    "refresh": ({**REFRESH, "replay": 0.5}, {}),
     "micro_batches": ({**RESTRICTED, **MOCLIP, "replay": 0.25}, LONG),
 }
 
@@ -52,7 +54,7 @@ def build(name: str) -> Run:
     point, settings = CASES[name]
     model = make_model()
     data = {"domain": make_records(), "general": make_records(seed=5)}
-    if point.get("objective") == RESTRICTED["objective"]:
+    if point.get("objective") in (RESTRICTED["objective"], REFRESH["objective"]):
         sources = {key: make_source(model, records) for key, records in data.items()}
     else:
         sources = {key: TrainingSet(records) for key, records in data.items()}

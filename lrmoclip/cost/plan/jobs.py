@@ -110,13 +110,21 @@ class Jobs:
         return Job(min(self.scale.ewc.fisher_records, load.records) * each, needed, self.weights)
 
     def train(self, domain: str, method: str) -> Job:
-        """One run: Stage 1 with its probes."""
+        """One run: Stage 1 with its probes and, where sets are collected again, Stage 0's."""
         stage1 = self.scale.stage1
         probed = FORWARD * stage1.probe_records / (stage1.batch_size * stage1.probe_every)
         seconds = self.work.steps(domain) * self.step_seconds(domain, method) * (1 + probed)
         point, size = self.scale.method(method), self._set_size(method)
         rows = [load.rows(at_once) for load, _, at_once in self._sources(domain, method)]
         needed = memory.training_bytes(self.shape, point, rows, self.scale, size, self.gpus)
+        if point.objective.refreshes:
+            loads = [load for load, _, _ in self._sources(domain, method)]
+            batches = [load.rows(self.scale.stage0.batch_size) for load in loads]
+            again = memory.refresh_bytes(self.shape, point, batches, self.scale, self.gpus)
+            needed = max(needed, again)
+            names = [domain, *([REPLAY] if point.replay else [])]
+            epochs = (self.work.steps(domain) - 1) * stage1.batch_size // loads[0].records
+            seconds += epochs * sum(self.stage0(name).seconds for name in names)
         return Job(seconds, needed, self.weights)
 
     def evaluate(self, domain: str, method: str = "base", split: str = "test") -> Job:

@@ -50,6 +50,9 @@ class Restricted(Reading, Objective):
     loss is blind to how much mass lies outside
     (https://github.com/verl-project/verl/issues/7856). The column does not move: all logits can
     still rise past it together.
+
+    refresh: Stage 0 is collected again, with the model as it is then, at the start of every epoch
+    but the first: sets go stale as a model moves.
     """
 
     name: Literal["restricted"] = "restricted"
@@ -58,6 +61,7 @@ class Restricted(Reading, Objective):
     negatives: Count | None = None
     golds: bool = False
     tail: bool = False
+    refresh: bool = False
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.STORE})
 
@@ -75,8 +79,12 @@ class Restricted(Reading, Objective):
     def family(self) -> str:
         if self.denominator == "base":
             return REPLAY
-        changed = self.golds or self.tail or self.gold == "dropped"
+        changed = self.golds or self.tail or self.refresh or self.gold == "dropped"
         return REPAIR if changed or self.denominator == "union" else REPLAY
+
+    @property
+    def refreshes(self) -> bool:
+        return self.refresh
 
     def start(self, data: "Sequence[Encoded]") -> Loss:
         seen = partial(united, tokens_of(data)) if self.golds else as_stored
