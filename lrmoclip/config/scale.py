@@ -139,10 +139,10 @@ class Scale(Typed):
         return self._known("method", name, self.points, hint if name == "base" else "")
 
     def to_run(self, name: str) -> Method:
-        """`method`; raises UserError where it, or a setting of its knobs, would read wider sets
-        than this scale's Stage 0."""
+        """`method`; raises UserError where it, or a setting of its knobs that is tried here, would
+        read wider sets than this scale's Stage 0."""
         point = self.method(name)
-        for settings in point.tried:
+        for settings in [{}, *(point.tried if self.tuning.settings > 1 else [])]:
             try:
                 point.at(settings).objective.narrowed(self.stage0.model_dump())
             except ValueError as error:

@@ -24,8 +24,9 @@ Setting = Annotated[str, Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)?$")]
 class Method(Typed):
     """A point; an axis that is not named has the default here.
 
-    label: for readers. replay: general records for each domain record, on top of these. knobs: the
-    settings of its own that are tuned beside the rate, as axis.field, with the values to try.
+    label: for readers. replay: supervised positions of general records for each one of the domain,
+    on top of these. knobs: the settings of its own that are tuned beside the rate, as axis.field,
+    with the values to try.
     """
 
     label: Text
@@ -57,6 +58,11 @@ class Method(Typed):
             axis, _, field = setting.partition(".")
             content[axis] = {**content.get(axis, {}), field: value} if field else value
         return Method.model_validate(content)
+
+    def replayed(self, records: int, domain: float, general: float) -> int:
+        """General records beside so many of the domain, whose records have so many supervised
+        positions in the mean: at least one, for a method with replay."""
+        return max(1, round(self.replay * records * domain / general))
 
     @property
     def tried(self) -> list[dict[str, Any]]:

@@ -148,7 +148,8 @@ def passes_of(bench: Workbench, method: Method, gpus: int) -> list[Rows]:
     stage1 = bench.scale.stage1
     sources = [(bench.records, stage1.batch_size)]
     if Need.GENERAL in method.needs:
-        sources.append((bench.general, max(1, round(method.replay * stage1.batch_size))))
+        supervised = [d.supervised.double().mean().item() for d in (bench.records, bench.general)]
+        sources.append((bench.general, method.replayed(stage1.batch_size, *supervised)))
     return [
         Rows.of(data, min(-(-size // gpus), stage1.micro_batch or size)) for data, size in sources
     ]

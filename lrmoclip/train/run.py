@@ -221,7 +221,9 @@ def start(
     steps = math.ceil(settings.epochs * len(domain.data) / size)
     sources = [(domain, size)]
     if method.replay:
-        sources.append((general, max(1, round(method.replay * size))))
+        supervised = [source.data.supervised.double().mean().item() for source in (domain, general)]
+        replayed = method.replayed(size, *supervised)
+        sources.append((general, replayed))
     loss = method.objective.start([source.data for source, _ in sources])
     streams = [(source, _order(source.data, n, steps, seed, settings)) for source, n in sources]
     return Run(

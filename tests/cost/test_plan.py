@@ -183,7 +183,8 @@ def test_the_plan_of_micro_is_near_what_was_measured(tmp_path, capsys):
     errors = checked.groupby("quantity")["error"].apply(lambda error: error.abs().median())
     assert errors["step_s"] < 0.1 and errors["stage0_s"] < 0.25 and errors["peak_memory_gb"] < 0.1
     worst = checked.groupby("quantity")["error"].apply(lambda error: error.abs().max())
-    assert worst["step_s"] < 0.3 and worst["peak_memory_gb"] < 0.2
+    # What is kept is of an earlier share of replay, by records.
+    assert worst["step_s"] < 0.4 and worst["peak_memory_gb"] < 0.2
     # The stated rate of this CPU is the fitted one: plan.csv is as good as its check.
     assert (checked["error"] - checked["error_as_stated"]).abs().max() < 0.05
     written = pd.read_csv(tmp_path / "plan.csv")

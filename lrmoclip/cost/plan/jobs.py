@@ -174,10 +174,11 @@ class Jobs:
 
     def _sources(self, domain: str, method: str) -> Iterator[tuple[Load, float, int]]:
         """What a device reads of a step: of which set, how many records, how many in one pass."""
-        stage1, replay = self.scale.stage1, self.scale.method(method).replay
+        stage1, point = self.scale.stage1, self.scale.method(method)
         sizes = {domain: stage1.batch_size}
-        if replay:
-            sizes[REPLAY] = max(1, round(replay * stage1.batch_size))
+        if point.replay:
+            supervised = [self.work.load(name).supervised for name in (domain, REPLAY)]
+            sizes[REPLAY] = point.replayed(stage1.batch_size, *supervised)
         for name, size in sizes.items():
             share = math.ceil(size / self.gpus)
             at_once = min(share, stage1.micro_batch or share)
