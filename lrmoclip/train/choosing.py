@@ -12,7 +12,7 @@ from lrmoclip.core.errors import UserError
 
 RATES = "learning rates"  # of artefacts
 SWEEPS, PROVENANCE = "tuning.csv", "tuning_provenance.json"  # beside a file of choices
-SLACK, CONTENDERS = 2.0, 3  # points above a budget, and trials, that are looked at once more
+SLACK, CONTENDERS = 2.0, 2  # points above a budget, and trials, that are looked at once more
 
 KEYS = ["scale", "base", "domain", "method"]
 SWEEP = [*KEYS, "lr", "settings", "seed", "domain_gain", "general_loss"]  # columns of a sweep
