@@ -10,6 +10,7 @@ include: "workflow/rules/stage1.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/tuning.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/study.smk"
 include: "workflow/rules/speed.smk"
 include: "workflow/rules/plan.smk"
 

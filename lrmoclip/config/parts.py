@@ -265,10 +265,20 @@ class Tuning(Typed):
 
 
 class Study(Typed):
-    """What `snakemake study` runs beyond the tables: run seeds on each base, and methods."""
+    """What `snakemake study` runs on every base: run seeds, and methods as they were chosen at the
+    budget of the tables. at_budgets: those that run as chosen at every other budget, too."""
 
     seeds: Annotated[list[Annotated[int, Field(ge=1, lt=2**31)]], Field(min_length=1)]
     methods: Annotated[list[Name], Field(min_length=1)]
+    at_budgets: list[Name] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _each_once(self):
+        for name in ("seeds", "methods", "at_budgets"):
+            refuse_repeats(name, getattr(self, name))
+        if others := [name for name in self.at_budgets if name not in self.methods]:
+            raise ValueError(f"at_budgets: {others[0]} is none of methods. Add it")
+        return self
 
 
 class Timing(Typed):

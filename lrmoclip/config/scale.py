@@ -125,6 +125,15 @@ class Scale(Typed):
     def bases_to_run(self) -> list[str]:
         return [name for name in self.bases if name not in self.replicates]
 
+    @property
+    def in_study(self) -> list[str]:
+        """The methods of the study, by their names at their budgets; none without a study."""
+        if self.study is None:
+            return []
+        others = [b for b in self.tuning.budgets if b != self.tuning.budget]
+        more = [self.at_budget(m, b) for b in others for m in self.study.at_budgets]
+        return [*self.study.methods, *more]
+
     def run_settings(self, point: Method, lr: float) -> str:
         """Hash of everything in the config that the weights of a run follow from."""
         parts = [self.stage1, point.identity, lr, self.precision, self.prompting]
@@ -219,7 +228,7 @@ def load(path: Path) -> Scale:
         points = read_yaml(path.parent / scale.methods_file, MethodsFile).methods
         scale = scale.model_copy(update={"path": path})
         scale = scale.model_copy(update={"points": _at_budgets(points, scale)})
-    for name in scale.methods:
+    for name in dict.fromkeys([*scale.methods, *(scale.study.methods if scale.study else [])]):
         scale.to_run(name)
     for name, point in scale.points.items():
         if scale.tuning.settings > 1 and len(point.tried) not in (1, scale.tuning.settings):

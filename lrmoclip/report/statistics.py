@@ -145,9 +145,23 @@ def over_bases(outcomes: Sequence[np.ndarray], level: float = 0.95) -> Estimate:
     return Estimate(*map(_plain, numbers), other_bases=arrays[0].shape[-3] > 1)
 
 
+class Prediction(NamedTuple):
+    """Half-width of the interval of a new base's mean, and the degrees of freedom of its t."""
+
+    half_width: float | np.ndarray
+    df: float | np.ndarray
+
+
 def prediction_half_width(
     outcomes: Sequence[np.ndarray], seeds: int | None = None, level: float = 0.95
 ) -> float | np.ndarray:
+    """That of `prediction`."""
+    return prediction(outcomes, seeds, level).half_width
+
+
+def prediction(
+    outcomes: Sequence[np.ndarray], seeds: int | None = None, level: float = 0.95
+) -> Prediction:
     """How far from the mean that of one new base falls, of `seeds` seeds (S if None), same items.
 
     outcomes: as `over_bases`. The new base shares the items, so their part cancels; of the other
@@ -162,7 +176,8 @@ def prediction_half_width(
     bases, own = arrays[0].shape[-3:-1]
     by_seed = 1 + bases * own / (own if seeds is None else seeds)
     variance, df = _variance(arrays, base=bases + 1, seed=by_seed, item=0)
-    return _plain(_half_width(variance, df, level) + (0.0 if bases > 1 else np.nan))
+    width = _half_width(variance, df, level) + (0.0 if bases > 1 else np.nan)
+    return Prediction(_plain(width), _plain(df))
 
 
 def _half_width(variance: np.ndarray, df: np.ndarray, level: float) -> np.ndarray:

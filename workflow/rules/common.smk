@@ -37,6 +37,10 @@ if not workflow.deployment_settings.deployment_method:
 localrules:
     all,
     forgetting_plot,
+    fronts_plot,
+    departure_plot,
+    machinery,
+    study,
     table1,
     learning_rates,
     tuning,

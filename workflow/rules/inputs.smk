@@ -103,3 +103,19 @@ def all_data(wildcards):
     scale, root = scale_of(wildcards), f"results/{wildcards.scale}"
     own = [name for name in scale.domains_to_run if scale.domain(name).folder]
     return [f"{root}/data", *(f"{root}/own/{name}" for name in own)]
+
+
+def files_of_study(scale):
+    """What the claims of a scale are decided from, by kind."""
+    root, found = f"results/{scale.name}", {"base": [], "scored": [], "sweeps": []}
+    for domain in scale.domains_to_run:
+        for base in scale.bases:
+            found["base"].append(f"{root}/{base}/{domain}/base/seed0/metrics.json")
+            for method in scale.in_study:
+                place = dict(base=base, domain=domain, method=method)
+                for kind in (TRAINED, SCORED):
+                    found["scored"] += jobs_of(kind, scale, scale.study.seeds, **place)
+        for base in scale.bases_to_run:
+            sweeps = [f"{root}/{base}/{domain}/{m}/tuning.csv" for m in scale.study.methods]
+            found["sweeps"] += sweeps
+    return found

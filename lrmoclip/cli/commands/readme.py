@@ -27,7 +27,7 @@ def run(claims: Path, reference: Path, into: list[Path]) -> None:
         raise UserError(f"{reference}: no scale's tables", "Name results/reference")
     devices = sorted(reference.glob("benchmarks*.csv"))  # one a device
     parts = {
-        "claims": stated.markdown(read_yaml(claims, stated.Claims), reference),
+        "claims": stated.markdown(stated.kept(read_yaml(claims, stated.Claims), reference)),
         "speed": "\n".join(markdown(read(path)) for path in devices),
     }
     texts = {path: _filled(files.read_text(path), parts, path) for path in into}

@@ -44,8 +44,10 @@ def tables(scale: Scale, results: Path, out: Path, data: list[Path] | None = Non
     stale = scored.left_out(found, scale)
     for path, reason in stale.items():
         warnings.warn(f"{path.parent}: left out, {reason}", stacklevel=1)
-    runs = in_order((each for each in found if each.path not in stale), scale)
     times = charges.timings_below(results, scale)
+    runs = in_order(
+        (run for run in found if run.path not in stale and _is_shown(run, scale, times)), scale
+    )
     seeds = Counter(each.key for each in runs)
     costs, savings, said = [], {}, []
     for each in (each for each in runs if each.method != "base"):
@@ -85,6 +87,16 @@ def tables(scale: Scale, results: Path, out: Path, data: list[Path] | None = Non
             seeds=sorted({record["seed"] for record in trained}),
             commits_of_runs=sorted({record["provenance"]["commit"] for record in trained}),
         )
+
+
+def _is_shown(run, scale: Scale, times: dict) -> bool:
+    """Not what the study alone runs: replicates of a base, methods at other budgets than that of
+    the tables, methods that were not asked for and not timed."""
+    if run.key[1] in scale.replicates:
+        return False
+    asked = ["base", *scale.methods]
+    timed = times.get(run.key[1:3], {"step_s": {}})["step_s"]
+    return run.method in asked or run.method in timed or run.method not in scale.in_study
 
 
 def _without_reference(runs: list) -> list[dict]:
